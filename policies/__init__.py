@@ -1,0 +1,1 @@
+"""Policies: one rule per file, named here."""

@@ -1,0 +1,162 @@
+"""What a policy may ask for, and what the job answered: a decision and its outcome."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from workbench.signal import Signal
+
+Because = tuple[Signal, ...]
+
+
+def _causes(because: Signal | Because) -> Because:
+    return (because,) if isinstance(because, Signal) else tuple(because)
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Change nothing.
+
+    Example:
+        >>> Keep().kind
+        'keep'
+    """
+
+    because: Because = ()
+    reason: str = ""
+    kind: str = field(default="keep", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SetBatchSize:
+    """Draw ``batch_size_global`` samples a step, over all workers, from the next step on.
+
+    Example:
+        >>> SetBatchSize(512, reason="schedule: step 100").batch_size_global
+        512
+    """
+
+    batch_size_global: int
+    because: Because = ()
+    reason: str = ""
+    kind: str = field(default="set_batch_size", init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "because", _causes(self.because))
+
+
+@dataclass(frozen=True, slots=True)
+class SetLearningRate:
+    """Multiply the user's own learning-rate schedule by ``scale`` (not by the previous scale).
+
+    Example:
+        >>> SetLearningRate(0.5).scale
+        0.5
+    """
+
+    scale: float
+    because: Because = ()
+    reason: str = ""
+    kind: str = field(default="set_learning_rate", init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "because", _causes(self.because))
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """Train with ``workers`` processes.
+
+    Example:
+        >>> Resize(4).workers
+        4
+    """
+
+    workers: int
+    because: Because = ()
+    reason: str = ""
+    kind: str = field(default="resize", init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "because", _causes(self.because))
+
+
+@dataclass(frozen=True, slots=True)
+class SetSync:
+    """Exchange updates by the named strategy (``every_step`` is synchronous SGD).
+
+    Example:
+        >>> SetSync("every_step").strategy
+        'every_step'
+    """
+
+    strategy: str
+    because: Because = ()
+    reason: str = ""
+    kind: str = field(default="set_sync", init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "because", _causes(self.because))
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End training after this step, in good order.
+
+    Example:
+        >>> Stop(reason="loss reached 0.1").kind
+        'stop'
+    """
+
+    because: Because = ()
+    reason: str = ""
+    kind: str = field(default="stop", init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "because", _causes(self.because))
+
+
+Decision = Keep | SetBatchSize | SetLearningRate | Resize | SetSync | Stop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """The decision is in force from the step after ``step``; ``detail`` says what was changed.
+
+    Example:
+        >>> Applied(step=12, detail="batch size 64 -> 128, learning rate x1.41").kind
+        'applied'
+    """
+
+    step: int
+    detail: str = ""
+    kind: str = field(default="applied", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The decision will not be carried out, and why.
+
+    Example:
+        >>> Refused("fixed number of workers").reason
+        'fixed number of workers'
+    """
+
+    reason: str
+    kind: str = field(default="refused", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """The decision waits for a safe boundary.
+
+    Example:
+        >>> Deferred("newcomers are starting").kind
+        'deferred'
+    """
+
+    reason: str
+    kind: str = field(default="deferred", init=False)
+
+
+Outcome = Applied | Refused | Deferred
