@@ -1,0 +1,215 @@
+"""One step of the whole theory: facts in; signals and one decision out; no I/O, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from workbench.arbiter import Choice, Limits, arbitrate
+from workbench.codec import from_plain, to_plain
+from workbench.decision import Applied, Decision, Outcome, SetLearningRate
+from workbench.facts import StepFacts
+from workbench.monitors.protocol import Monitor
+from workbench.policy import AnyPolicy, StatefulPolicy, View, policy_name
+from workbench.record import Fault, Proposal
+from workbench.signal import Signal, Signals, undetermined
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineState:
+    """All that the engine remembers between steps: a value that is saved beside the model.
+
+    Attributes:
+        monitors: The state of each monitor, by its place.
+        policies: The state of each policy, by its place; ``None`` for one without memory.
+        silenced: Names of monitors and policies that raised and are off.
+        last_outcome: What became of the last decision that was not ``Keep``.
+        last_change: Step at which a decision was last applied.
+        learning_rate_scale: The last ``SetLearningRate`` applied.
+    """
+
+    monitors: tuple[Any, ...]
+    policies: tuple[Any, ...]
+    silenced: tuple[str, ...] = ()
+    last_outcome: Outcome | None = None
+    last_change: int = 0
+    learning_rate_scale: float = 1.0
+
+
+class Step(NamedTuple):
+    """What :meth:`Engine.step` returns."""
+
+    state: EngineState
+    signals: Signals
+    choice: Choice
+    faults: tuple[Fault, ...]
+
+    @property
+    def decision(self) -> Decision:
+        """The decision taken."""
+        return self.choice.decision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Monitors, policies and limits, as one function from facts to a decision.
+
+    The facts are the same on every rank and nothing else is read, so every rank takes the same
+    decision at the same step, and a recorded run can be replayed.
+
+    Example:
+        >>> engine = Engine()
+        >>> facts = StepFacts(step=1, epoch=0, samples=8, seconds=0.1, workers=1,
+        ...                   batch_size_global=8, batch_size_target=8)
+        >>> engine.step(engine.init(), facts).decision.kind
+        'keep'
+    """
+
+    monitors: Sequence[Monitor] = ()
+    policies: Sequence[AnyPolicy] = ()
+    limits: Limits = field(default_factory=Limits)
+    dataset_size: int = 0
+
+    def init(self) -> EngineState:
+        """Return the state before the first step."""
+        return EngineState(
+            monitors=tuple(monitor.init() for monitor in self.monitors),
+            policies=tuple(_initial(policy) for policy in self.policies),
+        )
+
+    def step(self, state: EngineState, facts: StepFacts) -> Step:
+        """Return the next state, the signals, the choice, and the parts that raised."""
+        monitors, signals, broken = self._watch(state, facts)
+        state = replace(state, monitors=monitors, silenced=state.silenced + _names(broken))
+        view = self._view(state, facts, signals)
+        policies, proposals, failed = self._ask(state, view)
+        state = replace(state, policies=policies, silenced=state.silenced + _names(failed))
+        choice = arbitrate(self.limits, view, proposals)
+        return Step(state, signals, choice, tuple(broken + failed))
+
+    def heard(
+        self, state: EngineState, decision: Decision, outcome: Outcome, step: int
+    ) -> EngineState:
+        """Return the state after the job answered ``decision`` with ``outcome`` at ``step``."""
+        if not isinstance(outcome, Applied):
+            return replace(state, last_outcome=outcome)
+        scale = state.learning_rate_scale
+        if isinstance(decision, SetLearningRate):
+            scale = decision.scale
+        return replace(state, last_outcome=outcome, last_change=step, learning_rate_scale=scale)
+
+    def save(self, state: EngineState) -> dict[str, Any]:
+        """Return the state as plain values, monitors and policies by name."""
+        plain: dict[str, Any] = to_plain(state)
+        plain["monitors"] = _by_name(self._monitor_names(), plain["monitors"])
+        plain["policies"] = _by_name(self._policy_names(), plain["policies"])
+        return plain
+
+    def load(self, plain: Mapping[str, Any]) -> EngineState:
+        """Return the state saved; parts that were not there before start afresh."""
+        fresh = self.init()
+        rest = {**plain, "monitors": [], "policies": []}
+        state: EngineState = from_plain(EngineState, rest)
+        return replace(
+            state,
+            monitors=_restored(self._monitor_names(), fresh.monitors, plain["monitors"]),
+            policies=_restored(self._policy_names(), fresh.policies, plain["policies"]),
+        )
+
+    def _watch(
+        self, state: EngineState, facts: StepFacts
+    ) -> tuple[tuple[Any, ...], Signals, list[Fault]]:
+        states: list[Any] = []
+        signals: list[Signal] = []
+        faults: list[Fault] = []
+        for monitor, before in zip(self.monitors, state.monitors, strict=True):
+            part = f"monitor {monitor.name}"
+            after, signal = before, undetermined(monitor.name, reason="it raised and is off")
+            if part not in state.silenced:
+                try:
+                    after, signal = monitor.update(before, facts)
+                except Exception as error:  # a user's monitor may raise anything
+                    faults.append(Fault(part=part, step=facts.step, error=_sentence(error)))
+            states.append(after)
+            signals.append(replace(signal, step=facts.step))
+        return tuple(states), Signals.of(signals), faults
+
+    def _ask(
+        self, state: EngineState, view: View
+    ) -> tuple[tuple[Any, ...], list[Proposal], list[Fault]]:
+        states: list[Any] = []
+        proposals: list[Proposal] = []
+        faults: list[Fault] = []
+        for policy, before in zip(self.policies, state.policies, strict=True):
+            name, after = policy_name(policy), before
+            part = f"policy {name}"
+            if part not in state.silenced:
+                try:
+                    decision, after = _decide(policy, view, before)
+                    proposals.append(Proposal(policy=name, decision=decision))
+                except Exception as error:  # a user's policy may raise anything
+                    faults.append(Fault(part=part, step=view.step, error=_sentence(error)))
+            states.append(after)
+        return tuple(states), proposals, faults
+
+    def _view(self, state: EngineState, facts: StepFacts, signals: Signals) -> View:
+        return View(
+            step=facts.step,
+            epoch=facts.epoch,
+            samples=facts.samples,
+            workers=facts.workers,
+            batch_size_global=facts.batch_size_target,
+            learning_rate_scale=state.learning_rate_scale,
+            dataset_size=self.dataset_size,
+            signals=signals,
+            last_outcome=state.last_outcome,
+            steps_since_change=facts.step - state.last_change,
+        )
+
+    def _monitor_names(self) -> list[str]:
+        return [monitor.name for monitor in self.monitors]
+
+    def _policy_names(self) -> list[str]:
+        return [policy_name(policy) for policy in self.policies]
+
+
+def _initial(policy: AnyPolicy) -> Any:
+    return policy.init() if isinstance(policy, StatefulPolicy) else None
+
+
+def _decide(policy: AnyPolicy, view: View, state: Any) -> tuple[Decision, Any]:
+    if isinstance(policy, StatefulPolicy):
+        decision, state = policy.decide(view, state)
+    else:
+        decision = policy.decide(view)
+    if not isinstance(decision, Decision):
+        raise TypeError(
+            f"decide() returned {type(decision).__name__}; allowed: a Decision or Keep()"
+        )
+    return decision, state
+
+
+def _sentence(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _names(faults: Sequence[Fault]) -> tuple[str, ...]:
+    return tuple(fault.part for fault in faults)
+
+
+def _by_name(names: Sequence[str], states: Sequence[Any]) -> dict[str, Any]:
+    return {
+        f"{place}:{name}": state
+        for place, (name, state) in enumerate(zip(names, states, strict=True))
+    }
+
+
+def _restored(
+    names: Sequence[str], fresh: Sequence[Any], saved: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    states: list[Any] = []
+    for place, (name, state) in enumerate(zip(names, fresh, strict=True)):
+        plain = saved.get(f"{place}:{name}")
+        states.append(state if plain is None else from_plain(type(state), plain))
+    return tuple(states)

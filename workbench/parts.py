@@ -1,0 +1,69 @@
+"""Find a callable by ``module:name``, and say clearly what is wrong when it is not there."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from workbench.errors import ConfigurationError
+
+
+def resolve(path: str, *, what: str = "callable") -> Any:
+    """Return the object named ``module:attribute``.
+
+    Raises:
+        ConfigurationError: The form is wrong, or the module or attribute does not exist.
+
+    Example:
+        >>> resolve("math:sqrt")(9.0)
+        3.0
+    """
+    module_name, colon, attribute = path.partition(":")
+    if not colon or not module_name or not attribute:
+        raise ConfigurationError(
+            f"{what} is {path!r}; allowed: 'module:name'; write for example 'train:build'"
+        )
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and not module_name.startswith(error.name):
+            raise ConfigurationError(
+                f"{what} {path!r}: its module needs {error.name!r}, which is not installed; "
+                f"install it, or mend the import"
+            ) from error
+        raise ConfigurationError(
+            f"{what} {path!r}: there is no module {module_name!r}; give one that can be imported "
+            f"from the pipeline's folder or the environment"
+        ) from error
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            raise ConfigurationError(
+                f"{what} {path!r}: module {module_name!r} has no {attribute!r}; "
+                f"it has {', '.join(_public(found)) or 'nothing public'}"
+            )
+        found = getattr(found, name)
+    return found
+
+
+@contextmanager
+def search_path(folders: Sequence[str]) -> Iterator[None]:
+    """Put ``folders`` first on ``sys.path`` inside the block.
+
+    Example:
+        >>> with search_path(["elsewhere"]):
+        ...     sys.path[0]
+        'elsewhere'
+    """
+    before = list(sys.path)
+    sys.path[:0] = [folder for folder in folders if folder not in before]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _public(found: Any) -> list[str]:
+    return [name for name in sorted(vars(found)) if not name.startswith("_")][:8]
