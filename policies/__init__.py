@@ -1,4 +1,4 @@
-"""Policies: one small rule per file, each with its equation and source; here is their name table."""
+"""Policies: one small rule per file with its equation and source; here is their name table."""
 
 from __future__ import annotations
 

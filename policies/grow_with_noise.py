@@ -18,7 +18,7 @@ class GrowWithNoise:
     At a batch of ``B_simple = tr(Σ) / |G|²`` samples, noise and signal in the gradient are equal; a
     smaller batch wastes parallelism, a larger one wastes samples (McCandlish et al. 2018, "An
     Empirical Model of Large-Batch Training", section 2.2). The rule acts only when the whole
-    interval of the signal ``noise_scale`` lies above ``ratio`` times the batch, and it never shrinks.
+    interval of ``noise_scale``, times ``ratio``, lies above the batch, and it never shrinks.
 
     Args:
         max_batch_size: Largest global batch size to ask for, in samples; 1 or more.

@@ -14,7 +14,8 @@ class WatchOnly:
     """The policy that keeps everything as it is.
 
     Example:
-        >>> WatchOnly().decide(View(step=1, epoch=0, samples=8, workers=1, batch_size_global=8)).kind
+        >>> view = View(step=1, epoch=0, samples=8, workers=1, batch_size_global=8)
+        >>> WatchOnly().decide(view).kind
         'keep'
     """
 

@@ -20,7 +20,7 @@ class Schedule:
     Args:
         at: Global batch size by milestone, such as ``{100: 128, 200: 256}``, or the same as text,
             ``"100:128;200:256"``. Before the first milestone nothing is asked for. A milestone at
-            ``n`` holds from the first step boundary at which ``n`` steps (epochs, samples) are done.
+            ``n`` holds from the first step boundary with ``n`` steps (epochs, samples) done.
         by: What milestones count: ``step``, ``epoch`` or ``sample``.
 
     Raises:
@@ -47,7 +47,7 @@ class Schedule:
         for milestone, batch_size in milestones.items():
             if milestone < 0 or batch_size < 1:
                 raise ConfigurationError(
-                    f"schedule: at has {milestone}: {batch_size}; allowed: a milestone of 0 or more "
+                    f"schedule: at has {milestone}: {batch_size}; allowed: a milestone from 0 on "
                     "and a batch size of 1 or more; use for example {100: 128}"
                 )
         object.__setattr__(self, "at", milestones)

@@ -1,0 +1,94 @@
+"""On one worker: the gradient of half of the batch, from the graph that is there anyway.
+
+At the moment the loss's gradient reaches the model's output, a second backward pass over the same
+graph, with that gradient masked to the first half of the rows, gives the half batch's gradient. There
+is no second forward pass, no random number is drawn, no buffer changes and ``.grad`` is not touched,
+so the weights stay bit-identical with and without it. It costs one backward pass, now and then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .leaves import tensors_in
+
+
+class Halves:
+    """Measures ``|g_1 - g|²`` for the first half ``g_1`` of a batch with gradient ``g``.
+
+    The rows of the output must belong to the samples of the batch, and the loss be a mean over them.
+
+    Args:
+        model: The module whose output leads to the loss.
+        parameters: Its trainable parameters.
+    """
+
+    def __init__(self, model: torch.nn.Module, parameters: Sequence[torch.nn.Parameter]) -> None:
+        self._parameters = list(parameters)
+        self._rows = 0
+        self._busy = False
+        self._half: Sequence[torch.Tensor | None] | None = None
+        self._forwards = 0
+        self.refusal = ""
+        self._handle = model.register_forward_hook(self._after_forward)
+
+    def arm(self, rows: int) -> None:
+        """Split the next batch, of ``rows`` samples; 0 or 1: do not."""
+        self._rows, self._half, self._forwards = rows if rows > 1 else 0, None, 0
+
+    def sqnorm_small(self, sqnorm_big: torch.Tensor) -> torch.Tensor | None:
+        """Return ``sum(b_i |g_i|²) / B`` over the two halves, or ``None`` if there was no split.
+
+        With ``b_1 + b_2 = B`` and ``d = g_1 - g``: ``g_2 - g = -(b_1 / b_2) d``, hence the sum is
+        ``|g|² + (b_1 / b_2) |d|²``.
+        """
+        half, rows = self._half, self._rows
+        self._half, self._rows = None, 0
+        if half is None or self._forwards != 1:
+            return None
+        first = (rows + 1) // 2
+        pairs = [
+            (part, parameter.grad)
+            for part, parameter in zip(half, self._parameters, strict=True)
+            if part is not None and parameter.grad is not None
+        ]
+        moved = [part for part, _ in pairs]
+        torch._foreach_mul_(moved, rows / first)
+        torch._foreach_sub_(moved, [grad for _, grad in pairs])
+        distance = torch.nn.utils.get_total_norm(moved).double().square()
+        return sqnorm_big + (first / (rows - first)) * distance
+
+    def close(self) -> None:
+        """Remove the hook."""
+        self._handle.remove()
+
+    def _after_forward(self, module: torch.nn.Module, inputs: Any, outputs: Any) -> None:  # noqa: ARG002
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not self._rows:
+            return
+        self._forwards += 1
+        found = [tensor for tensor in tensors_in(outputs) if tensor.requires_grad]
+        if len(found) != 1 or found[0].dim() < 1 or found[0].shape[0] != self._rows:
+            self.refusal = f"the model's output is not one tensor with {self._rows} rows"
+        elif self._forwards == 1:
+            output = found[0]
+            output.register_hook(lambda gradient: self._split(output, gradient))
+
+    def _split(self, output: torch.Tensor, gradient: torch.Tensor) -> None:
+        if self._busy or self._half is not None or not self._rows:
+            return
+        masked = gradient.clone()
+        masked[(self._rows + 1) // 2 :] = 0
+        self._busy = True
+        try:
+            self._half = torch.autograd.grad(
+                output, self._parameters, masked, retain_graph=True, allow_unused=True
+            )
+        except RuntimeError as error:  # a compiled graph gives its buffers away after one pass
+            self.refusal = (
+                f"this graph allows one backward pass only ({str(error).splitlines()[0]})"
+            )
+        finally:
+            self._busy = False

@@ -1,0 +1,410 @@
+"""A training job in the user's own loop: draws batches, measures steps, applies decisions."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from workbench.codec import from_plain, to_plain
+from workbench.cursor import Cursor, StepPlan, plan_step
+from workbench.decision import (
+    Applied,
+    Decision,
+    Keep,
+    Outcome,
+    Refused,
+    Resize,
+    SetBatchSize,
+    SetLearningRate,
+    SetSync,
+    Stop,
+)
+from workbench.engine import Engine
+from workbench.errors import ConfigurationError, NonFiniteError
+from workbench.facts import StepFacts
+from workbench.learning_rate import learning_rate_factor
+from workbench.record import Fault, Record, Tracker
+from workbench.signal import Signals
+
+from .gradients import Gradients
+from .group import Group
+from .rate import ScaledRate
+from .sampling import Samples, permutation
+from .settings import JobSettings
+from .tally import Tally, origin_of
+
+Clock = Callable[[], float]
+
+
+class Job:
+    """What :func:`workbench.adaptors.torch.attach` returns.
+
+    ``for epoch in job.epochs(n): for batch in epoch:`` is the user's loop. Between two batches, when
+    the optimizer has stepped, the job measures the step, asks its policies and applies the decision.
+
+    Attributes:
+        signals: The signals after the last step that was read.
+        stopped: Why a policy ended the job, or empty.
+        interrupted: Whether the job was asked from outside to end.
+        seconds: Time spent in steps since this process began, the same number on every worker.
+        at_step_start: Whether the batch just drawn is the first of its step.
+        at_boundary: Whether the optimizer steps after the batch just drawn.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        samples: Samples,
+        group: Group,
+        engine: Engine,
+        settings: JobSettings,
+        grad_scaler: torch.amp.GradScaler | None = None,
+        trackers: Sequence[Tracker] = (),
+        should_stop: Callable[[], bool] = lambda: False,
+        clock: Clock = time.perf_counter,
+        wall_clock: Clock = time.time,
+    ) -> None:
+        self._samples, self._group, self._settings = samples, group, settings
+        self._dataset_size = engine.dataset_size
+        self._engine, self._engine_state = engine, engine.init()
+        self._base_batch_size = self._batch_size = settings.batch_size
+        self._scaling = grad_scaler is not None and grad_scaler.is_enabled()
+        self._trackers, self._clock, self._wall_clock = tuple(trackers), clock, wall_clock
+        self._should_stop = should_stop
+        self._gradients = Gradients(
+            model, group, measure=bool(engine.monitors), grad_scaler=grad_scaler
+        )
+        self._rate = ScaledRate(optimizer, self._gradients.before_step)
+        self._cursor, self._step = Cursor(), 0
+        self._tally = Tally(self._gradients.parameters[0].device, group)
+        self._waiting: deque[tuple[StepFacts, torch.Tensor]] = deque()
+        self._order: tuple[int, list[int]] = (-1, [])
+        self._plan_changed = False
+        self._idle_steps = 0
+        self._split_refused = False
+        self._started_at = clock()
+        self.signals = Signals()
+        self.stopped = ""
+        self.interrupted = False
+        self.seconds = 0.0
+        self.at_boundary = True
+        self.at_step_start = True
+
+    # What a loop may read -------------------------------------------------------------------------
+
+    @property
+    def batch_size(self) -> int:
+        """The global batch size in force."""
+        return self._batch_size
+
+    @property
+    def workers(self) -> int:
+        """World size."""
+        return self._group.workers
+
+    @property
+    def rank(self) -> int:
+        """This process, from 0."""
+        return self._group.rank
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps finished."""
+        return self._step
+
+    @property
+    def samples(self) -> int:
+        """Samples shown over all workers."""
+        return self._cursor.samples
+
+    @property
+    def learning_rate(self) -> float:
+        """The first group's rate with all factors, as the next step applies it."""
+        return self._rate.learning_rate
+
+    # The loop -------------------------------------------------------------------------------------
+
+    def epochs(self, count: int) -> Iterator[Epoch]:
+        """Yield the epochs that are left of ``count``; fewer when a decision stops the job.
+
+        A loop that breaks out of an epoch goes on with the next one.
+
+        Raises:
+            ConfigurationError: ``count`` is below 1.
+        """
+        if count < 1:
+            raise ConfigurationError(f"epochs is {count}; allowed: 1 or more; use epochs=1")
+        self._started_at = self._clock()
+        while self._cursor.epoch < count and not self._ended:
+            number = self._cursor.epoch
+            yield Epoch(self, number)
+            if self._cursor.epoch == number and not self._ended:  # the loop broke out
+                self._cursor = Cursor(epoch=number + 1, samples=self._cursor.samples)
+        self.flush()
+
+    def observe(self, *, loss: torch.Tensor) -> None:
+        """Tell the job the mean loss of the batch just drawn (for the signal ``loss``).
+
+        Nothing is copied to the host here.
+
+        Raises:
+            ConfigurationError: ``loss`` is not one number.
+        """
+        self._tally.observe(loss)
+
+    def flush(self) -> None:
+        """Read the steps that are still on the device, and bring records to safety."""
+        while self._waiting:
+            self._react(*self._waiting.popleft())
+
+    def close(self) -> None:
+        """Remove every hook from model and optimizer, and close the trackers."""
+        self.flush()
+        self._gradients.close()
+        self._rate.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self.flush()
+        self._waiting.clear()
+        self.close()
+
+    # Its state as a value -------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the job's own state (not the model's or optimizer's) as plain values."""
+        self.flush()
+        return {
+            "cursor": to_plain(self._cursor),
+            "step": self._step,
+            "batch_size": self._batch_size,
+            "base_batch_size": self._base_batch_size,
+            "engine": self._engine.save(self._engine_state),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state saved by :meth:`state_dict`, with any number of workers."""
+        self._cursor = from_plain(Cursor, state["cursor"])
+        self._step = state["step"]
+        self._batch_size = state["batch_size"]
+        self._base_batch_size = state["base_batch_size"]
+        self._engine_state = self._engine.load(state["engine"])
+        self._set_rate()
+        self._plan_changed = True
+
+    # One step -------------------------------------------------------------------------------------
+
+    @property
+    def _ended(self) -> bool:
+        return bool(self.stopped) or self.interrupted
+
+    def _batches(self) -> Iterator[Any]:
+        """Yield this worker's micro-batches until the epoch ends or the job does."""
+        number = self._cursor.epoch
+        while self._cursor.epoch == number and not self._ended:
+            self._plan_changed = False
+            stream = self._samples.stream(self._index_lists(number))
+            while self._cursor.epoch == number and not (self._ended or self._plan_changed):
+                yield from self._one_step(self._plan(self._cursor), stream)
+
+    def _one_step(self, plan: StepPlan, stream: Iterator[Any]) -> Iterator[Any]:
+        steps_before = self._rate.steps
+        for at, part in enumerate(plan.parts):
+            last = at == len(plan.parts) - 1
+            rows = part[1] - part[0]
+            weight = plan.weight(part)
+            batch = next(stream)
+            self._gradients.expect(
+                weight=weight, rows=rows, last=last, split=self._splits(plan, weight)
+            )
+            self._tally.expect(weight)
+            self.at_boundary, self.at_step_start = last, at == 0
+            try:
+                yield batch
+            except GeneratorExit:
+                if last and self._rate.steps > steps_before:
+                    self._finish(plan, steps_before)
+                raise
+        self._finish(plan, steps_before)
+
+    def _finish(self, plan: StepPlan, steps_before: int) -> None:
+        """The optimizer has stepped: measure, advance, decide."""
+        now = self._clock()
+        seconds, self._started_at = now - self._started_at, now
+        measured = self._gradients.collect()
+        stepped = self._rate.steps > steps_before
+        self._check_stepping(stepped and measured.arrived)
+        values = self._tally.collect(measured, seconds, stop=self._should_stop(), size=plan.size)
+        epoch = self._cursor.epoch
+        self._step += 1
+        self._cursor = self._cursor.advanced(plan.size, dataset_size=self._dataset_size)
+        facts = StepFacts(
+            step=self._step,
+            epoch=epoch,
+            samples=self._cursor.samples,
+            seconds=seconds,
+            workers=self._group.workers,
+            batch_size_global=plan.size,
+            batch_size_target=self._batch_size,
+            small_batches=2 if measured.split else plan.small_batches,
+            learning_rate=self._rate.learning_rate,
+            skipped=not stepped,
+            origin=origin_of(plan, self._group.workers, split=measured.split),
+        )
+        self._waiting.append((facts, values))
+        while len(self._waiting) > self._settings.read_lag:
+            self._react(*self._waiting.popleft())
+
+    def _react(self, facts: StepFacts, values: torch.Tensor) -> None:
+        facts, stop = self._tally.read(facts, values)
+        self.interrupted = self.interrupted or stop
+        self.seconds += facts.seconds
+        step = self._engine.step(self._engine_state, facts)
+        self._engine_state, self.signals = step.state, step.signals
+        outcome: Outcome | None = None
+        if not isinstance(step.decision, Keep):
+            outcome = self._apply(step.decision)
+            self._engine_state = self._engine.heard(
+                self._engine_state, step.decision, outcome, facts.step
+            )
+            if isinstance(outcome, Applied):
+                self._set_rate()
+        record = Record(
+            facts=facts,
+            signals=step.signals,
+            decision=step.decision,
+            outcome=outcome,
+            policy=step.choice.policy,
+            proposals=step.choice.proposals,
+            faults=step.faults + self._lost_split(facts),
+            unix_time=self._wall_clock(),
+        )
+        for tracker in self._trackers:
+            tracker.write(record)
+        self._check_finite(facts)
+
+    def _apply(self, decision: Decision) -> Outcome:
+        """Carry out a decision at this step boundary, or say why not."""
+        if isinstance(decision, SetBatchSize):
+            return self._apply_batch_size(decision.batch_size_global)
+        if isinstance(decision, SetLearningRate):
+            detail = f"learning-rate scale {decision.scale:.4g}"
+            return Applied(step=self._step, detail=detail)
+        if isinstance(decision, Stop):
+            self.stopped = decision.reason or "a policy decided to stop"
+            return Applied(step=self._step, detail="training ends")
+        if isinstance(decision, Resize):
+            return Refused("fixed number of workers")
+        if isinstance(decision, SetSync):
+            return Refused("gradients are averaged every step; nothing else is built yet")
+        return Refused(f"unknown decision {decision.kind}")
+
+    def _apply_batch_size(self, wanted: int) -> Outcome:
+        before, rate_before = self._batch_size, self._rate.learning_rate
+        held = self._settings.max_batch_size_per_worker or wanted
+        share = -(-wanted // self._group.workers)
+        if self._scaling and not self._settings.steps_at_boundary and share > held:
+            return Refused(
+                f"{share} samples a worker is more than max_batch_size_per_worker {held}, and a loop "
+                "with a gradient scaler accumulates only when it steps at job.at_boundary "
+                "(attach with steps_at_boundary=True)"
+            )
+        self._batch_size, self._plan_changed = wanted, True
+        self._set_rate()
+        detail = f"batch size {before} -> {wanted}"
+        if share > held:
+            detail += f" in {-(-share // held)} micro-batches a worker"
+        if self._rate.learning_rate != rate_before:
+            detail += f", learning rate {rate_before:.4g} -> {self._rate.learning_rate:.4g}"
+        return Applied(step=self._step, detail=detail)
+
+    # Small things ---------------------------------------------------------------------------------
+
+    def _set_rate(self) -> None:
+        rule = learning_rate_factor(
+            self._settings.learning_rate_rule, self._batch_size, self._base_batch_size
+        )
+        self._rate.factor = rule * self._engine_state.learning_rate_scale
+
+    def _plan(self, cursor: Cursor) -> StepPlan:
+        return plan_step(
+            cursor,
+            self._batch_size,
+            dataset_size=self._dataset_size,
+            rank=self._group.rank,
+            workers=self._group.workers,
+            largest_part=self._settings.max_batch_size_per_worker,
+        )
+
+    def _index_lists(self, epoch: int) -> Iterator[list[int]]:
+        """Yield what this worker draws for the rest of the epoch if nothing changes."""
+        if self._order[0] != epoch:
+            order = permutation(
+                self._dataset_size,
+                seed=self._settings.seed,
+                epoch=epoch,
+                shuffle=self._settings.shuffle,
+            )
+            self._order = (epoch, order)
+        order, cursor = self._order[1], self._cursor
+        while cursor.epoch == epoch:
+            plan = self._plan(cursor)
+            for start, stop in plan.parts:
+                yield order[start:stop]
+            cursor = cursor.advanced(plan.size, dataset_size=self._dataset_size)
+
+    def _splits(self, plan: StepPlan, weight: float) -> bool:
+        alone = plan.small_batches == 1 and weight == 1.0 and self._group.workers == 1
+        every = 0 if self._split_refused else self._settings.split_every
+        return alone and every > 0 and self._step % every == 0
+
+    def _check_stepping(self, stepped: bool) -> None:
+        self._idle_steps = 0 if stepped or self._scaling else self._idle_steps + 1
+        if self._idle_steps > 1:
+            raise ConfigurationError(
+                "two batches were drawn without backward() and optimizer.step(); allowed: both for "
+                "each batch, the job itself accumulates; use max_batch_size_per_worker instead of "
+                "an accumulation of your own"
+            )
+
+    def _check_finite(self, facts: StepFacts) -> None:
+        if facts.finite or facts.skipped:
+            return
+        loss_is_finite = replace(facts, grad_sqnorm_small=None, grad_sqnorm_big=None).finite
+        what = "gradient" if loss_is_finite else "loss"
+        raise NonFiniteError(
+            f"the {what} became NaN or infinite at step {facts.step} (epoch {facts.epoch}, learning "
+            f"rate {facts.learning_rate:.3g}); allowed: finite numbers; lower the learning rate, clip "
+            "gradients, or look at the data of this step",
+            step=facts.step,
+        )
+
+    def _lost_split(self, facts: StepFacts) -> tuple[Fault, ...]:
+        """Say once why a single worker's batch cannot be split for the noise scale."""
+        if self._split_refused or not self._gradients.refusal:
+            return ()
+        self._split_refused = True
+        return (Fault(part="split of the batch", step=facts.step, error=self._gradients.refusal),)
+
+
+class Epoch:
+    """One pass over the data: iterate it for batches."""
+
+    def __init__(self, job: Job, number: int) -> None:
+        self._job = job
+        self.number = number
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._job._batches()

@@ -1,0 +1,137 @@
+"""Which parameters a backward pass will reach, and when it has reached the last of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors in a model's output: a tensor, or tuples, lists, mappings of them.
+
+    Example:
+        >>> len(list(tensors_in({"a": torch.ones(1), "b": (torch.ones(1), None)})))
+        2
+    """
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item)
+
+
+def reached(outputs: Any, parameters: Sequence[torch.nn.Parameter]) -> frozenset[int] | None:
+    """Return the places of the parameters that a backward pass from ``outputs`` will reach.
+
+    The graph is read through ``Node.next_functions``. ``None`` when no output needs a gradient.
+
+    Example:
+        >>> layer, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+        >>> params = [*layer.parameters(), *other.parameters()]
+        >>> sorted(reached(layer(torch.ones(1, 2)), params))
+        [0, 1]
+    """
+    waiting = [tensor.grad_fn for tensor in tensors_in(outputs) if tensor.grad_fn is not None]
+    if not waiting:
+        return None
+    place = {id(parameter): at for at, parameter in enumerate(parameters)}
+    seen, found = set(waiting), set()
+    while waiting:
+        node = waiting.pop()
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) in place:
+            found.add(place[id(leaf)])
+        for child, _ in node.next_functions:
+            if child is not None and child not in seen:
+                seen.add(child)
+                waiting.append(child)
+    return frozenset(found)
+
+
+class Arrivals:
+    """Tells when the gradient of each parameter, and of the last one of a backward, has arrived.
+
+    Post-accumulate hooks (public API) see each arrival. Which arrival is the last follows from the
+    graph of the model's output, read at the first step and, once a step went otherwise than
+    foreseen, at every step (a graph that changes).
+
+    Args:
+        model: The module whose outputs lead to the loss.
+        parameters: Its trainable parameters.
+        on_arrival: Called with a parameter's place when its gradient is in ``.grad``.
+        on_last: Called once in a backward pass, when all that were foreseen have arrived.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        parameters: Sequence[torch.nn.Parameter],
+        *,
+        on_arrival: Callable[[int], None],
+        on_last: Callable[[], None],
+    ) -> None:
+        self._parameters = parameters
+        self._on_arrival, self._on_last = on_arrival, on_last
+        self._foreseen: frozenset[int] | None = None
+        self._fresh = True
+        self._changing = False
+        self._arrived: set[int] = set()
+        self._missing = 0
+        self.complete = False
+        self.late = False
+        self._handles: list[Any] = [
+            parameter.register_post_accumulate_grad_hook(self._hook(place))
+            for place, parameter in enumerate(parameters)
+        ]
+        self._handles.append(model.register_forward_hook(self._after_forward))
+
+    @property
+    def any(self) -> bool:
+        """Whether a gradient has arrived since :meth:`reset`."""
+        return bool(self._arrived)
+
+    def reset(self) -> None:
+        """Get ready for the next backward pass."""
+        if self._arrived and self._arrived != self._foreseen:
+            self._changing = self._foreseen is not None
+            self._foreseen = frozenset(self._arrived)
+        self._arrived = set()
+        self._fresh = True
+        self._missing = len(self._foreseen or ())
+        self.complete = self.late = False
+
+    def close(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _after_forward(self, module: torch.nn.Module, inputs: Any, outputs: Any) -> None:  # noqa: ARG002
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        if self._changing or self._foreseen is None:
+            seen = reached(outputs, self._parameters)
+            if seen is not None:
+                before = frozenset() if self._fresh else self._foreseen or frozenset()
+                self._foreseen, self._fresh = seen | before, False
+                self._missing = len(self._foreseen)
+
+    def _hook(self, place: int) -> Callable[[torch.Tensor], None]:
+        def arrived(parameter: torch.Tensor) -> None:  # noqa: ARG001
+            self.late = self.late or self.complete
+            self._on_arrival(place)
+            if place in self._arrived:
+                return
+            self._arrived.add(place)
+            if self._foreseen is None or place not in self._foreseen:
+                return
+            self._missing -= 1
+            if self._missing == 0:
+                self.complete = True
+                self._on_last()
+
+        return arrived

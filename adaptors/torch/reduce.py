@@ -1,0 +1,154 @@
+"""Add gradients over all workers in buckets, while the backward pass still runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from workbench.errors import ConfigurationError
+
+from .group import Group
+
+BUCKET_BYTES = 25 * 2**20
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """Parameters that travel together: a flat buffer, then one flag each (1: had a gradient)."""
+
+    places: list[int]
+    flat: torch.Tensor
+    flags: torch.Tensor
+    views: list[torch.Tensor]
+    body: torch.Tensor
+    left: int = 0
+    work: Any = None
+    missing: list[int] = field(default_factory=list)
+
+
+class Reducer:
+    """Replaces each ``.grad`` by the weighted sum over all workers.
+
+    Buckets are sent in one fixed order, each as soon as its parameters have their gradients. A
+    parameter without a gradient on every worker keeps ``None``; one that has it on some workers gets
+    the sum everywhere.
+
+    Args:
+        parameters: Trainable parameters, the same on every worker.
+        group: The workers, two or more.
+    """
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], group: Group) -> None:
+        self._parameters = parameters
+        self._group = group
+        self._buckets = [self._bucket(places) for places in _cut(parameters)]
+        self._home = {place: at for at, b in enumerate(self._buckets) for place in b.places}
+        self._weight = 1.0
+        self._stash: dict[int, torch.Tensor] = {}
+        self._next = 0
+
+    def begin(self, weight: float, stash: dict[int, torch.Tensor]) -> None:
+        """Expect the last micro-batch of a step.
+
+        Args:
+            weight: What this micro-batch's gradient counts, 0 to 1.
+            stash: Weighted sums of the earlier micro-batches, by place.
+        """
+        self._weight, self._stash, self._next = weight, stash, 0
+        for bucket in self._buckets:
+            bucket.left, bucket.work = len(bucket.places), None
+
+    def arrived(self, place: int) -> None:
+        """Hear that a parameter's gradient is there; send what is ready."""
+        self._buckets[self._home[place]].left -= 1
+        while self._next < len(self._buckets) and self._buckets[self._next].left == 0:
+            self._send(self._buckets[self._next])
+            self._next += 1
+
+    def finish(self) -> torch.Tensor:
+        """Send the rest, wait for all, write the sums to ``.grad``; return their squared norm."""
+        while self._next < len(self._buckets):
+            self._send(self._buckets[self._next])
+            self._next += 1
+        for bucket in self._buckets:
+            bucket.work.wait()
+        norms = [torch.linalg.vector_norm(bucket.body).double() for bucket in self._buckets]
+        for bucket in self._buckets:
+            self._unpack(bucket)
+        return torch.stack([norm.to(norms[0].device) for norm in norms]).square().sum()
+
+    def _send(self, bucket: _Bucket) -> None:
+        grads, views = [], []
+        bucket.missing = []
+        for place, view in zip(bucket.places, bucket.views, strict=True):
+            grad = self._parameters[place].grad
+            if grad is None or self._weight == 0.0:
+                view.zero_()
+                if grad is None and place not in self._stash:
+                    bucket.missing.append(place)
+            else:
+                _check_dense(grad)
+                grads.append(grad)
+                views.append(view)
+        if grads:
+            torch._foreach_copy_(views, grads)
+            torch._foreach_mul_(views, self._weight)
+        for place, view in zip(bucket.places, bucket.views, strict=True):
+            if place in self._stash:
+                view.add_(self._stash[place])
+        bucket.flags.fill_(1.0)
+        for place in bucket.missing:
+            bucket.flags[bucket.places.index(place)] = 0.0
+        bucket.work = self._group.sum(bucket.flat)
+
+    def _unpack(self, bucket: _Bucket) -> None:
+        targets, views = [], []
+        for at, (place, view) in enumerate(zip(bucket.places, bucket.views, strict=True)):
+            parameter = self._parameters[place]
+            if place in bucket.missing and not bucket.flags[at] > 0:
+                continue
+            if parameter.grad is None:
+                parameter.grad = view.clone()
+            else:
+                targets.append(parameter.grad)
+                views.append(view)
+        if targets:
+            torch._foreach_copy_(targets, views)
+
+    def _bucket(self, places: list[int]) -> _Bucket:
+        members = [self._parameters[place] for place in places]
+        size = sum(member.numel() for member in members)
+        flat = members[0].new_zeros(size + len(places))
+        views, start = [], 0
+        for member in members:
+            views.append(flat[start : start + member.numel()].view_as(member))
+            start += member.numel()
+        return _Bucket(places=places, flat=flat, flags=flat[size:], views=views, body=flat[:size])
+
+
+def _cut(parameters: Sequence[torch.nn.Parameter]) -> list[list[int]]:
+    """Return places in buckets of one type and device, last parameters (first gradients) first."""
+    buckets: list[list[int]] = []
+    filled: dict[tuple[torch.dtype, torch.device], tuple[list[int], int]] = {}
+    for place in reversed(range(len(parameters))):
+        parameter = parameters[place]
+        kind = (parameter.dtype, parameter.device)
+        size = parameter.numel() * parameter.element_size()
+        places, held = filled.get(kind, ([], 0))
+        if not places or held + size > BUCKET_BYTES:
+            places, held = [], 0
+            buckets.append(places)
+        places.append(place)
+        filled[kind] = (places, held + size)
+    return buckets
+
+
+def _check_dense(grad: torch.Tensor) -> None:
+    if grad.is_sparse:
+        raise ConfigurationError(
+            "a parameter has a sparse gradient; allowed with several workers: dense ones; "
+            "build the embedding with sparse=False"
+        )
