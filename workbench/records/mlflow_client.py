@@ -65,6 +65,17 @@ def environment() -> dict[str, str]:
     return kept | _FORCED
 
 
+def serving_environment(tracking_uri: str) -> dict[str, str]:
+    """Return what a process that loads or serves a model of this server finds in its environment.
+
+    Example:
+        >>> serving_environment("http://127.0.0.1:5000")["MLFLOW_REGISTRY_URI"]
+        'http://127.0.0.1:5000'
+    """
+    addresses = {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_REGISTRY_URI": tracking_uri}
+    return environment() | addresses
+
+
 def mlflow_module() -> Any:
     """Return MLflow, imported after its settings were made.
 

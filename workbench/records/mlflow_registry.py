@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import UsageError
 
-from .mlflow_client import connect, talking
+from .mlflow_client import connect, mlflow_module, talking
 from .stored import StoredVersion, stored_version
 
 if TYPE_CHECKING:
@@ -75,6 +76,23 @@ class ModelRegistry:
                 model_id=model_id,
             )
         return stored_version(version)
+
+    def model_folder(self, uri: str, to: str | Path | None = None) -> Path:
+        """Return a local folder with a model's files.
+
+        Args:
+            uri: Such as ``models:/income/2``, ``models:/income@champion`` or ``models:/m-...``.
+            to: Where to copy them; files on this machine are used in place when not given.
+        """
+        mlflow = mlflow_module()
+        with self._talking(f"fetching {uri}"):
+            path = mlflow.artifacts.download_artifacts(
+                artifact_uri=uri,
+                dst_path=None if to is None else str(to),
+                tracking_uri=self.tracking_uri,
+                registry_uri=self.tracking_uri,
+            )
+        return Path(path)
 
     def models(self) -> list[str]:
         """Return the names of all registered models."""

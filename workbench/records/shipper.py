@@ -142,7 +142,7 @@ class Shipper:
         return record_points(record)
 
     def _deliver(self, points: list[MetricPoint]) -> bool:
-        pause = 0.5
+        pause = min(0.5, self._max_backoff_seconds)
         while points and not self._abandoned.is_set():
             try:
                 self._sink.send(points)

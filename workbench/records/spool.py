@@ -119,9 +119,9 @@ class SpoolTracker:
             self._warn(f"{self.path} did not answer for {timeout:g} s; records may be missing")
             return
         self._drain()
-        lost = len(self._pending) + self.dropped
-        if lost or self._unwritten:
-            self._warn(f"{self.path}: {lost or 'some'} records could not be written ({self.error})")
+        lost = self.dropped + len(self._pending) + self._unwritten.count(b"\n")
+        if lost:
+            self._warn(f"{self.path}: {lost} records could not be written ({self.error})")
         if self._file >= 0:
             _close_spool(self._file)
 
@@ -176,7 +176,7 @@ class SpoolTracker:
         if self.error is None:
             self._warn(
                 f"records cannot be written to {self.path}: {error.strerror or error}; training "
-                f"goes on, the last {self._max_pending} records wait in memory; free space or "
+                f"goes on, up to {self._max_pending} records wait in memory; free space or "
                 "make the folder writable"
             )
         self.error = error
