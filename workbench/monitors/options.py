@@ -1,0 +1,37 @@
+"""What options of monitors may be, said in one line when they are not."""
+
+from __future__ import annotations
+
+from workbench.errors import ConfigurationError
+
+
+def check_fraction(monitor: str, option: str, value: object) -> None:
+    """Refuse what is not a number above 0 and below 1.
+
+    Raises:
+        ConfigurationError: ``value`` is something else.
+
+    Example:
+        >>> check_fraction("noise_scale", "level", 0.95)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < 1.0:
+        raise ConfigurationError(
+            f"monitor {monitor}: {option} is {value!r}; allowed: a number above 0 and below 1; "
+            f"for example {option}=0.95"
+        )
+
+
+def check_count(monitor: str, option: str, value: object, *, least: int) -> None:
+    """Refuse what is not an integer of at least ``least``.
+
+    Raises:
+        ConfigurationError: ``value`` is something else.
+
+    Example:
+        >>> check_count("throughput", "window_steps", 50, least=1)
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(
+            f"monitor {monitor}: {option} is {value!r}; allowed: an integer of {least} or more; "
+            f"for example {option}={max(least, 8)}"
+        )
