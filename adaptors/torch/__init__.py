@@ -1,6 +1,24 @@
-"""PyTorch: attach a job to a loop, run jobs in processes, save and load their state."""
+"""PyTorch: attach a job to a loop, run jobs in processes, save and load their state.
 
-from .attach import attach
-from .job import Epoch, Job
+The names load when they are first used, so that the launcher does without torch.
+"""
 
-__all__ = ["Epoch", "Job", "attach"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .attachment import attach
+    from .framework import TorchFramework
+    from .job import Epoch, Job
+
+__all__ = ["Epoch", "Job", "TorchFramework", "attach"]
+
+_HOME = {"attach": "attachment", "Epoch": "job", "Job": "job", "TorchFramework": "framework"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value

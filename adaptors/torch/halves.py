@@ -74,7 +74,9 @@ class Halves:
             self.refusal = f"the model's output is not one tensor with {self._rows} rows"
         elif self._forwards == 1:
             output = found[0]
-            output.register_hook(lambda gradient: self._split(output, gradient))
+            output.register_hook(  # type: ignore[no-untyped-call]
+                lambda gradient: self._split(output, gradient)
+            )
 
     def _split(self, output: torch.Tensor, gradient: torch.Tensor) -> None:
         if self._busy or self._half is not None or not self._rows:

@@ -259,7 +259,7 @@ class Job:
             batch_size_global=plan.size,
             batch_size_target=self._batch_size,
             small_batches=2 if measured.split else plan.small_batches,
-            learning_rate=self._rate.learning_rate,
+            learning_rate=self._rate.applied,
             skipped=not stepped,
             origin=origin_of(plan, self._group.workers, split=measured.split),
         )
@@ -386,7 +386,7 @@ class Job:
         what = "gradient" if loss_is_finite else "loss"
         raise NonFiniteError(
             f"the {what} became NaN or infinite at step {facts.step} (epoch {facts.epoch}, learning "
-            f"rate {facts.learning_rate:.3g}); allowed: finite numbers; lower the learning rate, clip "
+            f"rate {facts.learning_rate or 0.0:.3g}); allowed: finite numbers; lower the learning rate, clip "
             "gradients, or look at the data of this step",
             step=facts.step,
         )

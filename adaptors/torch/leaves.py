@@ -85,7 +85,7 @@ class Arrivals:
         self.complete = False
         self.late = False
         self._handles: list[Any] = [
-            parameter.register_post_accumulate_grad_hook(self._hook(place))
+            parameter.register_post_accumulate_grad_hook(self._hook(place))  # type: ignore[no-untyped-call]
             for place, parameter in enumerate(parameters)
         ]
         self._handles.append(model.register_forward_hook(self._after_forward))
@@ -97,7 +97,7 @@ class Arrivals:
 
     def reset(self) -> None:
         """Get ready for the next backward pass."""
-        if self._arrived and self._arrived != self._foreseen:
+        if self._arrived and frozenset(self._arrived) != self._foreseen:
             self._changing = self._foreseen is not None
             self._foreseen = frozenset(self._arrived)
         self._arrived = set()

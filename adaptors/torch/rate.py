@@ -15,7 +15,13 @@ class ScaledRate:
 
     Args:
         optimizer: The user's optimizer.
-        before_step: Called before each step; its return value says whether the step is a real one.
+        before_step: Called before each step.
+
+    Attributes:
+        factor: What every rate is multiplied with.
+        steps: How often the optimizer has stepped.
+        applied: The first group's rate in the last step; ``None`` before one, and for a rate that is
+            a tensor on a GPU (it is not waited for).
 
     Example:
         >>> layer = torch.nn.Linear(1, 1)
@@ -31,6 +37,7 @@ class ScaledRate:
         self._held: list[Any] = []
         self.factor = 1.0
         self.steps = 0
+        self.applied: float | None = None
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -48,6 +55,9 @@ class ScaledRate:
 
     def _before(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002
         self._before_step()
+        rate = optimizer.param_groups[0]["lr"]
+        on_device = isinstance(rate, torch.Tensor) and rate.device.type != "cpu"
+        self.applied = None if on_device else float(rate) * self.factor
         if self.factor == 1.0:
             return
         self._held = [group["lr"] for group in optimizer.param_groups]

@@ -50,7 +50,7 @@ def build_loss(name: str, targets: torch.Tensor) -> Loss:
         )
     if name == "cross_entropy":
         return _cross_entropy(int(targets.max()) + 1)
-    function = {
+    function: Any = {
         "binary_cross_entropy": F.binary_cross_entropy_with_logits,
         "mse": F.mse_loss,
         "mae": F.l1_loss,

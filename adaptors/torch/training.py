@@ -23,7 +23,7 @@ from workbench.monitors import build_monitor
 from workbench.parts import resolve, search_path
 
 from . import checkpoint
-from .attach import attach
+from .attachment import attach
 from .contract import Contract
 from .group import join
 from .job import Job
@@ -92,7 +92,7 @@ def train(order: TrainOrder, contract: Contract, *, resume: bool) -> None:
                     outputs = forward(batch_inputs.to(device, non_blocking=True))
                     loss = loss_of(outputs, batch_targets.to(device, non_blocking=True))
                 job.observe(loss=loss)
-                scaler.scale(loss).backward()
+                scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 if not job.at_boundary:
                     continue
                 if order.clip_grad_norm is not None:

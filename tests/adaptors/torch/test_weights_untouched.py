@@ -1,0 +1,70 @@
+"""Promise 5: monitoring alone changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from workbench.monitors import DEFAULT_MONITORS
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("largest", [None, 5])
+def test_weights_are_bit_identical_with_and_without_monitors(
+    loop: Callable[..., Any],
+    make_mlp: Callable[..., Any],
+    optimizer: Any,
+    normalise: bool,
+    largest: int | None,
+) -> None:
+    runs = [
+        loop(
+            model=make_mlp(3, normalise=normalise, dropout=0.3),
+            optimizer=optimizer,
+            monitors=monitors,
+            split_every=2,
+            max_batch_size_per_worker=largest,
+            clip=1.0,
+        )
+        for monitors in (DEFAULT_MONITORS, ())
+    ]
+    assert all(map(torch.equal, runs[0].weights, runs[1].weights))
+    assert any(record.facts.splits for record in runs[0].tracker.records)
+    assert not any(record.facts.splits for record in runs[1].tracker.records)
+
+
+def test_an_attached_loop_gives_the_weights_of_a_plain_loop(
+    loop: Callable[..., Any], make_rows: Callable[..., Any], make_mlp: Callable[..., Any]
+) -> None:
+    from workbench.adaptors.torch.sampling import permutation
+
+    model = make_mlp()
+    dataset = make_rows(64)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    for epoch in range(2):
+        order = torch.as_tensor(permutation(64, seed=0, epoch=epoch))
+        for chosen in order.split(16):
+            inputs, targets, _ = dataset[chosen]
+            torch.nn.functional.cross_entropy(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+    ran = loop(count=64, optimizer=torch.optim.AdamW, split_every=1)
+    assert all(map(torch.equal, ran.weights, list(model.state_dict().values())))
+
+
+def test_closing_a_job_removes_every_hook(
+    loop: Callable[..., Any], make_rows: Callable[..., Any]
+) -> None:
+    ran = loop()
+    ran.job.close()
+    before = ran.job.step
+    inputs, targets, _ = make_rows(8)[:]
+    torch.nn.functional.cross_entropy(ran.model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+    ran.optimizer.step()
+    assert ran.job.step == before
+    assert not ran.model._forward_hooks
+    assert not ran.optimizer._optimizer_step_pre_hooks
