@@ -147,7 +147,8 @@ class StageResult:
 
     Attributes:
         name: ``prepare`` ... ``deploy``.
-        status: ``done``, ``reused``, ``failed``, ``refused`` (a gate), ``skipped``, ``interrupted``.
+        status: ``done``, ``reused``, ``failed``, ``refused`` (a gate), ``skipped``
+            or ``interrupted``.
         seconds: Wall-clock seconds.
         run_id: Its nested MLflow run.
         reused_from: The run whose result was taken, or empty.

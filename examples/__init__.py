@@ -1,0 +1,1 @@
+"""Bundled examples: pipelines with their own data and models."""

@@ -1,0 +1,1 @@
+"""Income above a threshold, from census tables: ACSIncome (a file) or Adult (from OpenML)."""

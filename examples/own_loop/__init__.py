@@ -1,0 +1,1 @@
+"""A training script of one's own, watched by two added lines."""
