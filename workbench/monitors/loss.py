@@ -91,7 +91,7 @@ class LossSmoothed:
         ...                       loss=0.5 + 0.1 * (step % 2))
         ...     state, signal = monitor.update(state, facts)
         >>> print(signal)
-        loss_smoothed 0.55 [0.5403, 0.5597]
+        loss_smoothed 0.55 [0.5218, 0.5782]
     """
 
     level: float = 0.95

@@ -76,7 +76,7 @@ class NoiseScale:
         ...                       origin="ranks")
         ...     state, signal = monitor.update(state, facts)
         >>> print(signal)
-        noise_scale 78.22 [73.49, 81.29] samples
+        noise_scale 78.22 [70.69, 83.65] samples
     """
 
     level: float = 0.95
