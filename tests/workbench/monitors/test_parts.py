@@ -48,13 +48,14 @@ def test_micro_batches_of_one_agree_with_per_sample_gradients_of_torch_func() ->
     model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 1))
     model.double()
     x, y = torch.randn(24, 5).double(), torch.randn(24, 1).double()
-    weights = dict(model.named_parameters())
+    weights: dict[str, torch.Tensor] = dict(model.named_parameters())
 
     def loss(
         weights: dict[str, torch.Tensor], row: torch.Tensor, goal: torch.Tensor
     ) -> torch.Tensor:
         out = torch.func.functional_call(model, weights, (row[None],))
-        return ((out - goal[None]) ** 2).mean()
+        square: torch.Tensor = ((out - goal[None]) ** 2).mean()
+        return square
 
     per_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(weights, x, y)
     matrix = torch.cat([part.flatten(1) for part in per_sample.values()], dim=1).detach()
