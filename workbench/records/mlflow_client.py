@@ -28,6 +28,9 @@ _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     # With an OTLP endpoint set, MLflow would otherwise keep no span itself.
     "MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT": "true",
+    # Trace identifiers are else drawn from `random`: after `random.seed(0)`, as training scripts
+    # do, two runs would write into one trace.
+    "MLFLOW_TRACE_USE_ISOLATED_RANDOM_ID_GENERATOR": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 _MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"}
@@ -84,7 +87,7 @@ def mlflow_module() -> Any:
         'mlflow'
     """
     os.environ.update(environment())
-    with _without_deprecations():
+    with without_warnings():
         import mlflow
 
     for name in ("mlflow", "alembic"):
@@ -93,10 +96,15 @@ def mlflow_module() -> Any:
 
 
 @contextmanager
-def _without_deprecations() -> Iterator[None]:
-    # MLflow 3.17 uses what SQLAlchemy 2.1 and others will remove; its users can do nothing.
+def without_warnings() -> Iterator[None]:
+    """Hide the warnings of MLflow and torch about their own parts: their users cannot help it.
+
+    Example:
+        >>> with without_warnings():
+        ...     warnings.warn("old", DeprecationWarning)
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")
         yield
 
 
@@ -113,7 +121,7 @@ def connect(tracking_uri: str) -> MlflowClient:
         workbench.errors.UsageError: connecting to nowhere://x: MLflow refuses: ...
     """
     mlflow = mlflow_module()
-    with talking(tracking_uri, f"connecting to {tracking_uri}"), _without_deprecations():
+    with talking(tracking_uri, f"connecting to {tracking_uri}"), without_warnings():
         client: MlflowClient = mlflow.MlflowClient(
             tracking_uri=tracking_uri, registry_uri=tracking_uri
         )

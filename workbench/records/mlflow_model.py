@@ -6,9 +6,7 @@ import copy
 import json
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +16,7 @@ from workbench._version import __version__
 from workbench.errors import InfrastructureError, StageError
 
 from .digests import folder_digest
-from .mlflow_client import mlflow_module, talking
+from .mlflow_client import mlflow_module, talking, without_warnings
 from .mlflow_store import MLflowStore
 from .rebuilt_model import RECIPE_FILE, WEIGHTS_FILE
 
@@ -116,13 +114,11 @@ def log_torch_model(
         InfrastructureError: The tracking server or the disk failed.
 
     Example:
-        >>> import tempfile, numpy, torch
-        >>> rows = numpy.zeros((2, 4), dtype="float32")
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     store = MLflowStore(folder)
-        ...     run_id = store.start_run("train")
-        ...     log_torch_model(store, run_id, torch.nn.Linear(4, 2), rows, "linear").format
-        'pt2'
+        >>> import numpy, torch
+        >>> store = MLflowStore(".", tracking_uri="http://127.0.0.1:5000")
+        >>> log_torch_model(store, "a1b2", torch.nn.Linear(4, 2), numpy.zeros((0, 4)), "linear")
+        Traceback (most recent call last):
+        workbench.errors.StageError: the example has shape (0, 4) and type float64; give 1 or ...
     """
     plain = unwrapped(model)
     rows = _rows(example)
@@ -238,11 +234,12 @@ def _save_graph(
     tolerance: float,
 ) -> str:
     """Save as ``pt2``; return why that is not possible, or an empty text."""
-    import mlflow.pytorch
     import torch
 
     try:
-        with _without_warnings():
+        with without_warnings():
+            import mlflow.pytorch
+
             mlflow.pytorch.save_model(
                 model,
                 str(path),
@@ -282,8 +279,10 @@ def _save_weights(
             "give the model as module:function, or change it so that torch.export takes it",
             stage="register",
         )
-    import mlflow.pyfunc
     from safetensors.torch import save_model
+
+    with without_warnings():
+        import mlflow.pyfunc
 
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
@@ -291,7 +290,7 @@ def _save_weights(
         save_model(model, str(data / WEIGHTS_FILE))
         recipe = {"call": rebuild.call, "arguments": rebuild.arguments}
         (data / RECIPE_FILE).write_text(json.dumps(recipe, indent=2))
-        with _without_warnings():
+        with without_warnings():
             mlflow.pyfunc.save_model(
                 str(path),
                 loader_module="workbench.records.rebuilt_model",
@@ -312,7 +311,8 @@ def _compare_weights(
 ) -> None:
     from .rebuilt_model import load_rebuilt
 
-    _compare(load_rebuilt(path / "data"), model, rows, tolerance)
+    data = next(path.rglob(RECIPE_FILE)).parent
+    _compare(load_rebuilt(data), model, rows, tolerance)
 
 
 def _compare(saved: Any, model: Any, rows: npt.NDArray[Any], tolerance: float) -> None:
@@ -359,11 +359,3 @@ def _requirements(*packages: str) -> list[str]:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"[:300]
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    # Of torch.export and MLflow about their own parts; what counts is compared afterwards.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

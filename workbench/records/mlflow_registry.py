@@ -26,13 +26,8 @@ class ModelRegistry:
         tracking_uri: Its address.
 
     Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     registry = ModelRegistry(f"sqlite:///{folder}/mlflow.db")
-        ...     version = registry.register_model("income", f"file://{folder}")
-        ...     registry.set_alias("income", "champion", version.version)
-        ...     registry.get_alias("income", "champion").uri
-        'models:/income/1'
+        >>> ModelRegistry("http://127.0.0.1:5000").tracking_uri  # nothing is asked of it yet
+        'http://127.0.0.1:5000'
     """
 
     def __init__(self, tracking_uri: str) -> None:
@@ -60,16 +55,18 @@ class ModelRegistry:
             name: The model's name.
             source: Address of the model's files, such as ``models:/m-...``.
             run_id: Run that made it.
-            model_id: MLflow's logged model.
+            model_id: MLflow's logged model; taken from a source ``models:/m-...`` if not given.
             tags: Noted with the version.
             description: A sentence for people.
         """
+        if model_id is None and source.startswith("models:/m-"):
+            model_id = source.removeprefix("models:/")
         with self._talking(f"registering {name}"):
             if not self._client.search_registered_models(f"name = {quoted(name)}"):
                 self._client.create_registered_model(name)
             version = self._client.create_model_version(
                 name,
-                source,
+                self._location(source),
                 run_id,
                 tags=texts(tags or {}),
                 description=description,
@@ -86,6 +83,7 @@ class ModelRegistry:
         """
         mlflow = mlflow_module()
         with self._talking(f"fetching {uri}"):
+            uri = self._location(uri)
             path = mlflow.artifacts.download_artifacts(
                 artifact_uri=uri,
                 dst_path=None if to is None else str(to),
@@ -93,6 +91,19 @@ class ModelRegistry:
                 registry_uri=self.tracking_uri,
             )
         return Path(path)
+
+    def _location(self, uri: str) -> str:
+        # MLflow itself looks such addresses up on the process-wide tracking server.
+        if not uri.startswith("models:/"):
+            return uri
+        name = uri.removeprefix("models:/")
+        if "@" in name:
+            found = self._client.get_model_version_by_alias(*name.split("@", 1))
+        elif "/" in name:
+            found = self._client.get_model_version(*name.split("/", 1))
+        else:
+            return str(self._client.get_logged_model(name).artifact_location)
+        return self._location(str(found.source))
 
     def models(self) -> list[str]:
         """Return the names of all registered models."""

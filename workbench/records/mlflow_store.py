@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
-from workbench.errors import InfrastructureError
+from workbench.errors import InfrastructureError, UsageError
 from workbench.record import Record
 
 from .metrics import MetricPoint
@@ -255,7 +257,22 @@ class MLflowStore(ModelRegistry):
             self.set_tags(run_id, {MLFLOW_LOGGED_ARTIFACTS: json.dumps([*shown, entry])})
 
     def artifact_path(self, run_id: str, name: str, to: str | Path | None = None) -> Path:
-        """Return a local copy (or the file itself) of what a run keeps under ``name``."""
+        """Return the local path of what a run keeps: the file itself, or a copy of a remote one.
+
+        Args:
+            run_id: The run.
+            name: Of a file or folder.
+            to: Copy it into this folder; a remote one goes to a new temporary folder if not given.
+        """
+        with self._talking(f"reading run {run_id}"):
+            root = str(self._client.get_run(run_id).info.artifact_uri)
+        if to is None and root.startswith("file:"):
+            local = Path(url2pathname(urlsplit(root).path)) / name
+            if not local.exists():
+                raise UsageError(
+                    f"run {run_id} keeps no {name}; it keeps what is in {local.parent}"
+                )
+            return local
         with self._talking(f"fetching {name} of run {run_id}"):
             path = self._client.download_artifacts(run_id, name, None if to is None else str(to))
         return Path(path)
@@ -350,13 +367,9 @@ class MLflowSink:
         run_id: The run.
 
     Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     store = MLflowStore(folder)
-        ...     sink = MLflowSink(store, store.start_run("train"))
-        ...     sink.send([MetricPoint(name="loss", value=0.5, step=1, unix_ms=0)])
-        ...     [point.step for point in store.metric_history(sink.run_id, "loss")]
-        [1]
+        >>> store = MLflowStore(".", tracking_uri="http://127.0.0.1:5000")
+        >>> MLflowSink(store, "a1b2").name
+        'run a1b2 on http://127.0.0.1:5000'
     """
 
     def __init__(self, store: MLflowStore, run_id: str) -> None:
