@@ -43,6 +43,7 @@ class Gradients:
         group: The workers.
         measure: Whether to take norms at all.
         grad_scaler: The loop's ``torch.amp.GradScaler``, or ``None``.
+        static_graph: Whether every step uses the same parameters.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Gradients:
         *,
         measure: bool,
         grad_scaler: torch.amp.GradScaler | None,
+        static_graph: bool,
     ) -> None:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self._group, self._measure, self._scaler = group, measure, grad_scaler
@@ -65,7 +67,11 @@ class Gradients:
         self._big: torch.Tensor | None = None
         self._split = False
         self._arrivals = Arrivals(
-            model, self.parameters, on_arrival=self._arrived, on_last=self._close_backward
+            model,
+            self.parameters,
+            static_graph=static_graph,
+            on_arrival=self._arrived,
+            on_last=self._close_backward,
         )
 
     @property
@@ -94,8 +100,9 @@ class Gradients:
         if self._arrivals.late and (self._reducer is not None or self._stash or not self._last):
             raise ConfigurationError(
                 "a gradient arrived after the backward pass had ended (a second backward in one step, "
-                "or reentrant checkpointing); allowed with several workers or accumulation: one "
-                "backward; add the losses before backward(), or use_reentrant=False"
+                "reentrant checkpointing, or a graph that is not static); allowed with several workers "
+                "or accumulation: one backward; add the losses before backward(), use "
+                "use_reentrant=False, leave out static_graph"
             )
         if self._arrivals.any and not self._closed:
             self._close_backward()

@@ -79,7 +79,11 @@ class Job:
         self._trackers, self._clock, self._wall_clock = tuple(trackers), clock, wall_clock
         self._should_stop = should_stop
         self._gradients = Gradients(
-            model, group, measure=bool(engine.monitors), grad_scaler=grad_scaler
+            model,
+            group,
+            measure=bool(engine.monitors),
+            grad_scaler=grad_scaler,
+            static_graph=settings.static_graph,
         )
         self._rate = ScaledRate(optimizer, self._gradients.before_step)
         self._cursor, self._step = Cursor(), 0

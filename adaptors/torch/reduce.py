@@ -33,8 +33,8 @@ class Reducer:
     """Replaces each ``.grad`` by the weighted sum over all workers.
 
     Buckets are sent in one fixed order, each as soon as its parameters have their gradients. A
-    parameter without a gradient on every worker keeps ``None``; one that has it on some workers gets
-    the sum everywhere.
+    parameter that has a gradient on no worker gets ``None``; one that has it on some gets the sum
+    everywhere. A stand-in's gradient (weight 0) does not count as one.
 
     Args:
         parameters: Trainable parameters, the same on every worker.
@@ -87,7 +87,7 @@ class Reducer:
             grad = self._parameters[place].grad
             if grad is None or self._weight == 0.0:
                 view.zero_()
-                if grad is None and place not in self._stash:
+                if place not in self._stash:
                     bucket.missing.append(place)
             else:
                 _check_dense(grad)
@@ -109,8 +109,8 @@ class Reducer:
         for at, (place, view) in enumerate(zip(bucket.places, bucket.views, strict=True)):
             parameter = self._parameters[place]
             if place in bucket.missing and not bucket.flags[at] > 0:
-                continue
-            if parameter.grad is None:
+                parameter.grad = None
+            elif parameter.grad is None:
                 parameter.grad = view.clone()
             else:
                 targets.append(parameter.grad)

@@ -20,6 +20,7 @@ class JobSettings:
         shuffle: Whether epochs are permuted at all.
         split_every: On one worker, each so many steps the batch is split; 0 for never.
         read_lag: Steps after which a step's numbers are read from the device.
+        static_graph: Every step uses the same parameters, so the graph is read only once.
         steps_at_boundary: The loop calls ``optimizer.step()`` only when ``job.at_boundary``.
 
     Raises:
@@ -37,6 +38,7 @@ class JobSettings:
     shuffle: bool = True
     split_every: int = 16
     read_lag: int = 0
+    static_graph: bool = False
     steps_at_boundary: bool = False
 
     def __post_init__(self) -> None:

@@ -74,7 +74,7 @@ def test_halves_of_one_batch_have_the_norms_that_two_workers_would_measure(
 
 
 def test_a_gradient_accumulation_of_the_loops_own_is_refused(
-    loop: Callable[..., Any], make_rows: Callable[..., Any], make_mlp: Callable[..., Any]
+    make_rows: Callable[..., Any], make_mlp: Callable[..., Any]
 ) -> None:
     from workbench.adaptors.torch import attach
     from workbench.errors import ConfigurationError
@@ -90,7 +90,7 @@ def test_a_gradient_accumulation_of_the_loops_own_is_refused(
 
 
 def test_a_second_backward_in_one_step_is_refused_while_accumulating(
-    loop: Callable[..., Any], make_rows: Callable[..., Any], make_mlp: Callable[..., Any]
+    make_rows: Callable[..., Any], make_mlp: Callable[..., Any]
 ) -> None:
     from workbench.adaptors.torch import attach
     from workbench.errors import ConfigurationError

@@ -77,7 +77,7 @@ def test_a_map_style_dataset_of_any_kind_is_collated_as_a_data_loader_does(
 
 
 def test_breaking_out_of_an_epoch_goes_on_with_the_next(
-    loop: Callable[..., Any], make_rows: Callable[..., Any], make_mlp: Callable[..., Any]
+    make_rows: Callable[..., Any], make_mlp: Callable[..., Any]
 ) -> None:
     from workbench.adaptors.torch import attach
 

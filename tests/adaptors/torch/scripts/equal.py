@@ -1,0 +1,69 @@
+"""A plain training script with the two lines; rank 0 prints what it did."""
+
+import json
+import sys
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from workbench.adaptors.torch import attach
+from workbench.testing import MemoryTracker
+
+options = json.loads(sys.argv[1])
+count, epochs, pace = options.pop("count"), options.pop("epochs"), options.pop("pace", None)
+torch.manual_seed(options.pop("model_seed", 0))
+
+
+class Model(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(8, 16), torch.nn.Linear(16, 3)
+        self.rare, self.never = torch.nn.Linear(16, 3), torch.nn.Linear(4, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = F.relu(self.first(inputs))
+        outputs: torch.Tensor = self.second(hidden)
+        if bool((inputs[:, 0] > 1.5).any()):  # some ranks, some steps
+            outputs = outputs + (inputs[:, :1] > 1.5) * self.rare(hidden)
+        return outputs
+
+
+generator = torch.Generator().manual_seed(1)
+inputs = torch.randn(count, 8, generator=generator)
+targets = torch.randint(0, 3, (count,), generator=generator)
+dataset = torch.utils.data.TensorDataset(inputs, targets, torch.arange(count))
+model, tracker, shown = Model(), MemoryTracker(), []
+optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+job = attach(model, optimizer, dataset, trackers=[tracker], **options)
+for epoch in job.epochs(epochs):
+    for batch, labels, index in epoch:
+        loss = F.cross_entropy(model(batch), labels)
+        job.observe(loss=loss)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        shown.append(index.tolist())
+everyone = [None] * job.workers
+weights = torch.cat([value.flatten() for value in model.state_dict().values()]).double()
+if job.workers > 1:
+    torch.distributed.all_gather_object(everyone, weights.tolist())
+    assert all(one == everyone[0] for one in everyone), "weights differ between ranks"
+if job.rank == 0:
+    facts = [record.facts for record in tracker.records]
+    print(
+        json.dumps(
+            {
+                "losses": [fact.loss for fact in facts],
+                "small": [fact.grad_sqnorm_small for fact in facts],
+                "big": [fact.grad_sqnorm_big for fact in facts],
+                "parts": [fact.small_batches for fact in facts],
+                "origins": sorted({fact.origin for fact in facts}),
+                "samples": job.samples,
+                "workers": job.workers,
+                "weights": weights.tolist(),
+                "never": model.never.weight.grad is None,
+            }
+        )
+    )
+job.close()
