@@ -15,6 +15,7 @@ from workbench.signal import Signal, undetermined
 from .words import Told, tell
 
 STAGES = ("prepare", "contract", "train", "evaluate", "audit", "register", "deploy")
+RECENT = 64  # steps over which the pace for the time left is measured
 KEPT = 4096  # points of a history; enough for any width of terminal
 _SMOOTHING = 0.1  # weight of the newest step in samples/s when no monitor computes it
 
@@ -39,6 +40,7 @@ class Training:
         samples_total: All samples that the job will show.
         epochs: Passes in all.
         samples_per_second: Measured by a monitor, or smoothed over steps.
+        recent_per_second: Samples by the clock over the last steps, pauses included; 0 at first.
         noise: The noise scale, undetermined when nothing computes it.
         last_change: The last decision other than ``Keep``.
     """
@@ -47,6 +49,7 @@ class Training:
     samples_total: int
     epochs: int
     samples_per_second: float
+    recent_per_second: float
     noise: Signal
     last_change: Told | None = None
 
@@ -59,10 +62,10 @@ class Training:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds to the end at this pace, ``None`` while it is not known."""
-        if self.samples_total <= 0 or not self.samples_per_second > 0:
+        """Seconds to the end at the recent pace, ``None`` while it is not known."""
+        if self.samples_total <= 0 or not self.recent_per_second > 0:
             return None
-        return max(0, self.samples_total - self.record.facts.samples) / self.samples_per_second
+        return max(0, self.samples_total - self.record.facts.samples) / self.recent_per_second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,6 @@ class Picture:
     """One moment of the board, safe to draw while the job goes on."""
 
     name: str = ""
-    run_id: str = ""
     run_name: str = ""
     seconds: float = 0.0
     stages: tuple[StageLine, ...] = ()
@@ -78,7 +80,6 @@ class Picture:
     losses: tuple[float, ...] = ()
     noises: tuple[float, ...] = ()
     batch_sizes: tuple[float, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -96,9 +97,11 @@ class Board:
     clock: Callable[[], float] = monotonic
     _lines: dict[str, StageLine] = field(init=False)
     _training: Training | None = field(default=None, init=False)
-    _name: tuple[str, str, str] = field(default=("", "", ""), init=False)
+    _name: tuple[str, str] = field(default=("", ""), init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
-    _notes: deque[str] = field(default_factory=lambda: deque(maxlen=4), init=False)
+    _recent: deque[tuple[float, int]] = field(
+        default_factory=lambda: deque(maxlen=RECENT), init=False
+    )
     _losses: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT), init=False)
     _noises: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT), init=False)
     _batches: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT), init=False)
@@ -107,10 +110,10 @@ class Board:
         self._started = self.clock()
         self._lines = {name: StageLine(name=name) for name in self.stages}
 
-    def pipeline_started(self, name: str, run_id: str, run_name: str) -> None:
+    def pipeline_started(self, name: str, run_id: str, run_name: str) -> None:  # noqa: ARG002
         """Hear that the parent run exists."""
         with self._lock:
-            self._name = (name, run_id, run_name)
+            self._name = (name, run_name)
 
     def stage_started(self, name: str) -> None:
         """Hear that a stage begins."""
@@ -136,6 +139,7 @@ class Board:
                 self._losses.append(record.facts.loss)
             if noise.determined:
                 self._noises.append(noise.value)
+            self._recent.append((record.unix_time, record.facts.samples))
             self._batches.append(float(record.facts.batch_size_target))
             told = tell(record) if record.decision.kind != "keep" else None
             self._training = Training(
@@ -143,23 +147,18 @@ class Board:
                 samples_total=samples_total,
                 epochs=epochs,
                 samples_per_second=_pace(record, before),
+                recent_per_second=_recent_pace(self._recent),
                 noise=noise if noise.determined or before is None else _last(before.noise, noise),
                 last_change=told or (before.last_change if before else None),
             )
-
-    def note(self, message: str) -> None:
-        """Hear one line that is worth showing."""
-        with self._lock:
-            self._notes.append(message)
 
     def look(self) -> Picture:
         """Return the state of this moment."""
         with self._lock:
             now = self.clock()
-            name, run_id, run_name = self._name
+            name, run_name = self._name
             return Picture(
                 name=name,
-                run_id=run_id,
                 run_name=run_name,
                 seconds=now - self._started,
                 stages=tuple(_timed(line, now) for line in self._lines.values()),
@@ -167,7 +166,6 @@ class Board:
                 losses=tuple(self._losses),
                 noises=tuple(self._noises),
                 batch_sizes=tuple(self._batches),
-                notes=tuple(self._notes),
             )
 
 
@@ -184,6 +182,11 @@ def _signal(record: Record, name: str) -> Signal:
 def _last(known: Signal, unknown: Signal) -> Signal:
     # A step that was not split keeps the interval of the last one that was.
     return known if known.determined else unknown
+
+
+def _recent_pace(recent: deque[tuple[float, int]]) -> float:
+    (began, before), (now, samples) = recent[0], recent[-1]
+    return (samples - before) / (now - began) if now > began and samples > before else 0.0
 
 
 def _pace(record: Record, before: Training | None) -> float:

@@ -17,7 +17,7 @@ from .options import Debug, Json, TrackingUri, Workspace
 from .output import print_json
 from .servers import port_is_free
 from .ui import PORT
-from .workspace import Place, place_from, prepare
+from .workspace import Place, could_be_made, place_from, prepare
 
 NEEDED = ("torch", "mlflow", "fairlearn", "numpy", "pandas", "scikit-learn", "pydantic")
 LEAST_DISK_GIB = 2.0
@@ -67,7 +67,7 @@ def doctor(
 
 
 def examine(place: Place) -> Iterator[Finding]:
-    """Yield every finding; nothing is changed but that an absent workspace is made."""
+    """Yield every finding; nothing is changed."""
     yield Finding(name="workbench", value=__version__)
     yield _python()
     for name in NEEDED:
@@ -155,14 +155,21 @@ def _compiler() -> Finding:
 
 
 def _workspace(place: Place) -> Iterator[Finding]:
+    folder = place.workspace
     try:
-        prepare(place)
+        if folder.exists():
+            prepare(place)
+        elif not could_be_made(folder):
+            raise InfrastructureError(f"make {folder.parent} writable, or give --workspace DIR")
     except InfrastructureError as error:
-        value = f"{place.workspace} cannot be written"
+        value = f"{folder} cannot be written"
         yield Finding(name="workspace", value=value, state="problem", advice=str(error))
         return
-    yield Finding(name="workspace", value=str(place.workspace))
-    free = shutil.disk_usage(place.workspace).free / GIB
+    yield Finding(
+        name="workspace", value=f"{folder}" + ("" if folder.exists() else " (not made yet)")
+    )
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(there).free / GIB
     value = f"{free:.1f} GiB free at the workspace"
     if free >= LEAST_DISK_GIB:
         yield Finding(name="disk", value=value)

@@ -109,6 +109,7 @@ def draw(picture: Picture, spinner: RenderableType = "…") -> RenderableType:
     """Return the panel of this moment.
 
     Example:
+        >>> import sys
         >>> console = Console(width=60, file=sys.stdout, color_system=None)
         >>> console.print(draw(Picture(name="digits", stages=(StageLine(name="prepare"),))))
         ╭─ digits ──...
@@ -117,16 +118,14 @@ def draw(picture: Picture, spinner: RenderableType = "…") -> RenderableType:
     running = any(line.name == "train" and line.status == "running" for line in picture.stages)
     if picture.training is not None and running:
         parts.append(Padding(_training(picture.training, picture), (1, 0, 0, 2)))
-    run_name = f" · {escape(picture.run_name)}" if picture.run_name else ""
     return Panel(
         Group(*parts),
-        title=f"[bold]{escape(picture.name or 'starting')}[/]{run_name}",
+        title=f"[bold]{escape(picture.run_name or picture.name or 'starting')}[/]",
         title_align="left",
         subtitle=duration(picture.seconds),
         subtitle_align="right",
         border_style="cyan",
         padding=(0, 1),
-        width=None,
     )
 
 
@@ -169,7 +168,7 @@ def _training(training: Training, picture: Picture) -> RenderableType:
         ("loss", Text(loss, "bold"), Text(sparkline(picture.losses, _GRAPH_WIDTH), "blue")),
         (
             "noise scale",
-            Text(interval(training.noise), "bold" if training.noise.determined else "dim"),
+            _valued(interval(training.noise), known=training.noise.determined),
             Text(sparkline(picture.noises, _GRAPH_WIDTH), "magenta"),
         ),
         (
@@ -182,6 +181,14 @@ def _training(training: Training, picture: Picture) -> RenderableType:
     for row in rows:
         table.add_row(*row)
     return Group(_progress(training), Text(), table, *_change(training))
+
+
+def _valued(text: str, *, known: bool) -> Text:
+    """Return a value in bold and its interval beside it."""
+    value, bracket, rest = text.partition(" [")
+    if not known:
+        return Text(text, "dim")
+    return Text.assemble((value, "bold"), (bracket + rest, "dim"))
 
 
 def _progress(training: Training) -> Table:

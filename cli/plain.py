@@ -26,6 +26,7 @@ class PlainLines:
         clock: Seconds.
 
     Example:
+        >>> import sys
         >>> lines = PlainLines(sys.stdout, clock=lambda: 0.0)
         >>> lines.stage_ended(StageResult(name="prepare", status="done", seconds=0.4,
         ...                               summary="1,797 rows"))

@@ -181,7 +181,8 @@ def _summary(history: Sequence[Record]) -> str:
     if not history:
         return "no step was recorded: the script attaches no job (see the docs: your own loop)"
     facts = history[-1].facts
-    return f"{facts.step:,} steps, {facts.samples:,} samples, {facts.epoch + 1} epochs"
+    epochs = f"{facts.epoch + 1} epoch" + ("s" if facts.epoch else "")
+    return f"{facts.step:,} steps, {facts.samples:,} samples, {epochs}"
 
 
 def _last_metrics(history: Sequence[Record]) -> dict[str, float]:

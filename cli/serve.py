@@ -54,6 +54,7 @@ def serve(
         place.workspace / "logs" / f"serve-{version.name}-{port}.log",
         f"{address}/ping",
     )
+    print("starting MLflow's scoring server ...", file=sys.stderr, flush=True)
     with StopSwitch(lambda _: None) as switch, server:
         server.wait_until_up(START_SECONDS, switch.thrown)
         if not switch.thrown():

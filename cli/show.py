@@ -84,6 +84,7 @@ def print_story(story: Story, place: Place) -> None:
     print_metrics(console, story.metrics)
     print_decisions(console, [tell_row(row) for row in story.decisions])
     print_verdict(console, story.verdict, [str(gate.get("reason", gate)) for gate in story.gates])
+    console.print()
     if story.version:
         alias = f", was given @{story.alias}" if story.alias else ""
         print_line(console, "model", f"{story.model} version {story.version}{alias}")

@@ -25,10 +25,11 @@ def print_summary(result: PipelineResult, see: str) -> None:
     console = console_for_result()
     name = result.run_name or result.run_id
     if result.stages:
-        print_stages(console, f"{result.pipeline} · {name}", result.stages)
+        print_stages(console, name, result.stages)
     print_metrics(console, result.metrics)
     print_decisions(console, [tell(record) for record in result.decisions])
     print_verdict(console, result.verdict, result.gates)
+    console.print()
     if result.version:
         alias = f", now @{result.alias}" if result.alias else ""
         serve = f"{result.model}@{result.alias}" if result.alias else result.model
@@ -60,6 +61,7 @@ def print_stages(console: Console, title: str, stages: Sequence[StageResult]) ->
         mark, style = STYLES.get(stage.status, ("·", ""))
         took = "" if stage.status in ("skipped", "waiting", "running") else duration(stage.seconds)
         table.add_row(stage.name, Text(f"{mark} {stage.status}", style), took, Text(stage.summary))
+    console.print()
     console.print(table)
 
 
@@ -71,6 +73,7 @@ def print_metrics(console: Console, metrics: Mapping[str, float]) -> None:
     table.columns[1].justify = "right"
     for name, value in metrics.items():
         table.add_row(name, number(value))
+    console.print()
     console.print(table)
 
 
@@ -79,23 +82,24 @@ def print_decisions(console: Console, decisions: Sequence[Told]) -> None:
     from rich.text import Text
 
     if not decisions:
+        console.print()
         print_line(console, "decisions", "none: nothing was changed while training")
         return
-    table = new_table("decisions", "step", "change", "because", "by", "outcome")
+    policies = sorted({told.policy for told in decisions})
+    columns = ["step", "change", "because", "outcome"]
+    alone = len(policies) == 1  # then its name is in the title, and the reasons have more room
+    title = f"decisions of {policies[0]}" if alone else "decisions"
+    table = new_table(title, *columns, *([] if alone else ["by"]))
     table.columns[0].justify = "right"
     for told in _ends(decisions):
         if told is None:
             left_out = len(decisions) - MOST_DECISIONS
-            table.add_row("…", Text(f"{left_out:,} more: wb show --json", "dim"), "", "", "")
+            table.add_row("…", Text(f"{left_out:,} more: wb show --json", "dim"))
             continue
         style = {"applied": "green", "refused": "yellow"}.get(told.outcome, "")
-        table.add_row(
-            f"{told.step:,}",
-            Text(told.change, "bold"),
-            Text(told.reason),
-            told.policy,
-            Text(told.answer, style),
-        )
+        row = [f"{told.step:,}", Text(told.change, "bold"), Text(told.reason)]
+        table.add_row(*row, Text(told.answer, style), *([] if alone else [told.policy]))
+    console.print()
     console.print(table)
 
 
@@ -103,6 +107,7 @@ def print_verdict(console: Console, verdict: str, gates: Sequence[str]) -> None:
     """Print the audit's verdict and each gate's sentence."""
     if not verdict and not gates:
         return
+    console.print()
     style = {"pass": "bold green", "fail": "bold red"}.get(verdict, "bold yellow")
     print_line(console, "audit", verdict or "no gates", style)
     for sentence in gates:
@@ -115,6 +120,7 @@ def print_plan(plan: Plan) -> None:
     table = new_table(f"{plan.pipeline} · dry run, nothing was started", "stage", "", "why")
     for stage in plan.stages:
         table.add_row(stage.name, stage.action, stage.why)
+    console.print()
     console.print(table)
 
 
@@ -161,7 +167,12 @@ def new_table(title: str, *columns: str) -> Any:
     from rich.table import Table
 
     table = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
     )
     for column in columns:
         table.add_column(column, header_style="dim")

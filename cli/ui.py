@@ -45,6 +45,7 @@ def ui(
         place.workspace / "logs" / f"ui-{port}.log",
         f"{address}/health",
     )
+    print("starting MLflow's UI ...", file=sys.stderr, flush=True)
     with StopSwitch(lambda _: None) as switch, server:
         server.wait_until_up(should_stop=switch.thrown)
         if not switch.thrown():

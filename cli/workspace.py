@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,6 +75,17 @@ def prepare(place: Place) -> None:
         ) from error
 
 
+def could_be_made(folder: Path) -> bool:
+    """Return whether an absent ``folder`` could be made, without making it.
+
+    Example:
+        >>> could_be_made(Path("/proc/nothing/here"))
+        False
+    """
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
 def open_store(place: Place, *, to_read: bool = False) -> MLflowStore:
     """Return the store of the place, after a check that it can be reached.
 
@@ -98,13 +110,14 @@ def open_store(place: Place, *, to_read: bool = False) -> MLflowStore:
 
 def child_environment(place: Place, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the environment of an MLflow process of this place, with telemetry off."""
-    from workbench.records.mlflow_client import environment
+    from workbench.records.mlflow_client import serving_environment
 
+    # MLflow starts its web server by name: that of this Python, also where it is not activated.
+    own = str(Path(sys.executable).parent)
     return {
         **environ,
-        **environment(),
-        "MLFLOW_TRACKING_URI": place.tracking_uri,
-        "MLFLOW_REGISTRY_URI": place.tracking_uri,
+        **serving_environment(place.tracking_uri),
+        "PATH": os.pathsep.join([own, environ.get("PATH", os.defpath)]),
         "DO_NOT_TRACK": "true",
         "PYTHONUNBUFFERED": "1",
     }
