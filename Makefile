@@ -54,7 +54,7 @@ types: $(TESTS)
 	esac
 
 docs: $(DOCS)
-	$(BIN)/mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
 wheel: $(TESTS)
 	rm -rf dist build
