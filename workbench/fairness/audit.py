@@ -148,21 +148,26 @@ def _frame(table: Any) -> Any:
     import pandas as pd
 
     if not isinstance(table, pd.DataFrame):
-        try:
-            table = pd.DataFrame({name: _column(values) for name, values in dict(table).items()})
-        except ValueError as error:
+        columns = {str(name): _column(values) for name, values in dict(table).items()}
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) > 1:  # pandas would pad the short ones with missing values
+            shown = ", ".join(f"{name} {length}" for name, length in list(lengths.items())[:6])
             raise DataContractError(
-                f"the table's columns differ in length ({error}); allowed: equal lengths"
-            ) from None
+                f"the table's columns differ in length ({shown}); allowed: equal lengths"
+            )
+        table = pd.DataFrame(columns)
     if len(table) == 0:
         raise DataContractError("the table has no rows; allowed: one or more; check the filter")
     return table
 
 
 def _column(values: Any) -> Any:
+    """A series that counts its rows from 0, so that no index can shift one column by another."""
     import pandas as pd
 
-    return values if hasattr(values, "dtype") else pd.Series(list(values), dtype=None)
+    if isinstance(values, pd.Series):
+        return values.reset_index(drop=True)
+    return pd.Series(values if hasattr(values, "dtype") else list(values))
 
 
 def _check_settings(attributes: Sequence[str], level: float, depth: int) -> None:

@@ -141,7 +141,7 @@ def _recall(found: AttributeResult, report: AuditReport) -> tuple[str, ...]:
 def _figure(found: Estimate | Disparity) -> str:
     if found.value is None:
         return "undefined"
-    return f"{found.value:.3f}" if abs(found.value) < 100 else f"{found.value:,.4g}"
+    return _end(found.value)
 
 
 def _ends(found: Estimate | Disparity) -> str:
@@ -150,8 +150,9 @@ def _ends(found: Estimate | Disparity) -> str:
     ends = (found.low, found.high)
     if all(end is None for end in ends):
         return "no interval"
-    return " – ".join("open" if end is None else _end(end) for end in ends)
+    return " to ".join("open" if end is None else _end(end) for end in ends)
 
 
 def _end(end: float) -> str:
-    return f"{end:.3f}" if abs(end) < 100 else f"{end:,.4g}"
+    text = f"{end:.3f}" if abs(end) < 100 else f"{end:,.4g}"
+    return text.replace("-", "−") if abs(end) < 100 else text
