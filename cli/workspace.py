@@ -79,7 +79,7 @@ def could_be_made(folder: Path) -> bool:
     """Return whether an absent ``folder`` could be made, without making it.
 
     Example:
-        >>> could_be_made(Path("/proc/nothing/here"))
+        >>> could_be_made(Path(sys.executable) / "below")
         False
     """
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
