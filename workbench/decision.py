@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import index
 
 from workbench.signal import Signal
 
@@ -10,7 +11,21 @@ Because = tuple[Signal, ...]
 
 
 def _causes(because: Signal | Because) -> Because:
-    return (because,) if isinstance(because, Signal) else tuple(because)
+    causes = (because,) if isinstance(because, Signal) else tuple(because)
+    for cause in causes:
+        if not isinstance(cause, Signal):
+            raise TypeError(
+                f"because holds {cause!r}; allowed: signals, as view.signal() gives them"
+            )
+    return causes
+
+
+def _whole(name: str, value: int) -> int:
+    """Return ``value`` as an int (NumPy's and torch's integers too), never a rounded float."""
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; allowed: a whole number; use int(...)") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +40,9 @@ class Keep:
     because: Because = ()
     reason: str = ""
     kind: str = field(default="keep", init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "because", _causes(self.because))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +59,16 @@ class SetBatchSize:
     reason: str = ""
     kind: str = field(default="set_batch_size", init=False)
 
+    if TYPE_CHECKING:  # one signal may stand for a tuple of one
+
+        def __init__(
+            self, batch_size_global: int, because: Signal | Because = (), reason: str = ""
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "because", _causes(self.because))
+        whole = _whole("batch_size_global", self.batch_size_global)
+        object.__setattr__(self, "batch_size_global", whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +85,15 @@ class SetLearningRate:
     reason: str = ""
     kind: str = field(default="set_learning_rate", init=False)
 
+    if TYPE_CHECKING:  # one signal may stand for a tuple of one
+
+        def __init__(
+            self, scale: float, because: Signal | Because = (), reason: str = ""
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "because", _causes(self.because))
+        object.__setattr__(self, "scale", float(self.scale))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +110,15 @@ class Resize:
     reason: str = ""
     kind: str = field(default="resize", init=False)
 
+    if TYPE_CHECKING:  # one signal may stand for a tuple of one
+
+        def __init__(
+            self, workers: int, because: Signal | Because = (), reason: str = ""
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "because", _causes(self.because))
+        object.__setattr__(self, "workers", _whole("workers", self.workers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +134,12 @@ class SetSync:
     because: Because = ()
     reason: str = ""
     kind: str = field(default="set_sync", init=False)
+
+    if TYPE_CHECKING:  # one signal may stand for a tuple of one
+
+        def __init__(
+            self, strategy: str, because: Signal | Because = (), reason: str = ""
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "because", _causes(self.because))
@@ -111,6 +157,10 @@ class Stop:
     because: Because = ()
     reason: str = ""
     kind: str = field(default="stop", init=False)
+
+    if TYPE_CHECKING:  # one signal may stand for a tuple of one
+
+        def __init__(self, because: Signal | Because = (), reason: str = "") -> None: ...
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "because", _causes(self.because))

@@ -16,6 +16,7 @@ from workbench.monitors.protocol import Monitor
 from workbench.parts import resolve
 from workbench.policy import AnyPolicy
 from workbench.record import Tracker
+from workbench.span import SpanSink
 
 from .contract import Contract, parent_is_gone, read_contract
 from .group import Group, join
@@ -49,6 +50,7 @@ def attach(
     split_every: int = 16,
     read_lag: int | None = None,
     trackers: Sequence[Tracker] = (),
+    spans: SpanSink | None = None,
     clock: Clock = time.perf_counter,
     wall_clock: Clock = time.time,
 ) -> Job:
@@ -88,6 +90,8 @@ def attach(
             so many-th batch in two; 0 for never.
         read_lag: Steps after which numbers are read from the device; 0 on the CPU, 1 on a GPU.
         trackers: Where records go (rank 0 only).
+        spans: Where the spans ``data``, ``compute`` and ``monitor`` of this rank go, such as a
+            ``workbench.tracing.SpanRing``.
         clock: Monotonic seconds.
         wall_clock: Seconds since 1970.
 
@@ -143,6 +147,7 @@ def attach(
         settings=settings,
         grad_scaler=grad_scaler,
         trackers=_trackers(trackers, contract, group),
+        spans=spans,
         should_stop=_stopper(contract),
         clock=clock,
         wall_clock=wall_clock,

@@ -30,6 +30,7 @@ from workbench.facts import StepFacts
 from workbench.learning_rate import learning_rate_factor
 from workbench.record import Fault, Record, Tracker
 from workbench.signal import Signals
+from workbench.span import SpanSink
 
 from .gradients import Gradients
 from .group import Group
@@ -67,6 +68,7 @@ class Job:
         settings: JobSettings,
         grad_scaler: torch.amp.GradScaler | None = None,
         trackers: Sequence[Tracker] = (),
+        spans: SpanSink | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         clock: Clock = time.perf_counter,
         wall_clock: Clock = time.time,
@@ -77,7 +79,7 @@ class Job:
         self._base_batch_size = self._batch_size = settings.batch_size
         self._scaling = grad_scaler is not None and grad_scaler.is_enabled()
         self._trackers, self._clock, self._wall_clock = tuple(trackers), clock, wall_clock
-        self._should_stop = should_stop
+        self._should_stop, self._spans = should_stop, spans
         self._gradients = Gradients(
             model,
             group,
@@ -229,7 +231,9 @@ class Job:
             last = at == len(plan.parts) - 1
             rows = part[1] - part[0]
             weight = plan.weight(part)
+            began = self._clock()
             batch = next(stream)
+            drawn = self._clock()
             self._gradients.expect(
                 weight=weight, rows=rows, last=last, split=self._splits(plan, weight)
             )
@@ -241,7 +245,11 @@ class Job:
                 if last and self._rate.steps > steps_before:
                     self._finish(plan, steps_before)
                 raise
+            self._span("data", began, drawn)
+            self._span("compute", drawn, self._clock())
+        began, step = self._clock(), self._step
         self._finish(plan, steps_before)
+        self._span("monitor", began, self._clock(), step=step)
 
     def _finish(self, plan: StepPlan, steps_before: int) -> None:
         """The optimizer has stepped: measure, advance, decide."""
@@ -333,6 +341,10 @@ class Job:
         if self._rate.learning_rate != rate_before:
             detail += f", learning rate {rate_before:.4g} -> {self._rate.learning_rate:.4g}"
         return Applied(step=self._step, detail=detail)
+
+    def _span(self, name: str, start: float, stop: float, *, step: int | None = None) -> None:
+        if self._spans is not None:
+            self._spans.add(name, start, stop, (self._step if step is None else step) + 1)
 
     # Small things ---------------------------------------------------------------------------------
 

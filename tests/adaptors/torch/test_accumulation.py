@@ -43,7 +43,7 @@ def test_micro_batch_norms_are_those_of_each_micro_batch(
     order = torch.cat(ran.batches)
     facts = ran.tracker.records[0].facts
     small = 0.0
-    for part in order[:16].split(4):
+    for part in torch.split(order[:16], 4):
         small += 4 * _sqnorm(model, dataset, part)
     assert facts.small_batches == 4
     assert facts.origin == "micro-batches"

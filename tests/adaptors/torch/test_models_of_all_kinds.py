@@ -51,8 +51,8 @@ def test_a_graph_that_changes_is_measured_and_clipped_like_a_plain_loop(
 def test_the_graph_tells_which_parameters_a_backward_pass_will_reach() -> None:
     model = Branching()
     places = {id(parameter): place for place, parameter in enumerate(model.parameters())}
-    assert reached(model(torch.ones(1, 8)), places) == {0, 1}
-    assert reached({"a": [model(torch.ones(1, 8))]}, places) == {0, 1}
+    assert reached(model(torch.ones(1, 8)), places) == frozenset({0, 1})
+    assert reached({"a": [model(torch.ones(1, 8))]}, places) == frozenset({0, 1})
     assert reached(torch.ones(1), places) is None
     assert len(list(tensors_in({"a": (torch.ones(1), [torch.ones(1)]), "b": 3}))) == 2
 

@@ -47,7 +47,7 @@ def test_an_attached_loop_gives_the_weights_of_a_plain_loop(
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
     for epoch in range(2):
         order = torch.as_tensor(permutation(64, seed=0, epoch=epoch))
-        for chosen in order.split(16):
+        for chosen in torch.split(order, 16):
             inputs, targets, _ = dataset[chosen]
             torch.nn.functional.cross_entropy(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
             optimizer.step()

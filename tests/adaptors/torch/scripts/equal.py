@@ -39,7 +39,7 @@ for epoch in job.epochs(epochs):
     for batch, labels, index in epoch:
         loss = F.cross_entropy(model(batch), labels)
         job.observe(loss=loss)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

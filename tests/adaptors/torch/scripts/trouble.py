@@ -26,7 +26,7 @@ for epoch in job.epochs(50):
                 sys.exit(7)
         if what == "slow":
             time.sleep(0.01)
-        torch.nn.functional.mse_loss(model(inputs), targets).backward()
+        torch.nn.functional.mse_loss(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
 print(f"ended at step {job.step}, interrupted {job.interrupted}", flush=True)
