@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from operator import index
+from typing import TYPE_CHECKING
 
 from workbench.signal import Signal
 
