@@ -12,11 +12,13 @@ from workbench.errors import GateError, InfrastructureError, Interrupted, Workbe
 from workbench.record import Record
 
 from .faults import as_workbench_error
+from .inputs import link_data
 from .parents import Parent, end_parent, open_parent
 from .pipeline import STAGES, Pipeline
 from .ports import Framework, PipelineResult, StageResult, Watcher
 from .results import Kept, Produced, empty, find_kept, held, keep, stage_folder
 from .stages import ALL_STAGES, Stage, Task
+from .stages.prepare import check_later_stages
 
 if TYPE_CHECKING:
     from workbench.records import MLflowStore
@@ -160,6 +162,10 @@ def _stage(session: Session, stage: Stage, walked: Walked) -> StageResult:
             else:
                 run_id = _record_reuse(session, stage, kept)
                 result = _done(stage, kept, run_id, "reused")
+            if stage.name == "prepare":
+                check_later_stages(session.pipeline, kept.produced.values)
+                values, parent = kept.produced.values, session.parent
+                link_data(session.store, parent.run_id, session.pipeline.name, values, "pipeline")
     except (WorkbenchError, OSError, KeyboardInterrupt) as error:
         walked.error = as_workbench_error(error, session.workspace, stage.name)
         result = _failed(session, stage.name, run_id, walked.error)

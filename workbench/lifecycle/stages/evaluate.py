@@ -9,6 +9,7 @@ from typing import Any
 from workbench.errors import StageError
 from workbench.lifecycle import data
 from workbench.lifecycle.callables import code_digest
+from workbench.lifecycle.inputs import link_data
 from workbench.lifecycle.pipeline import Pipeline
 from workbench.lifecycle.results import Produced
 from workbench.lifecycle.scoring import Predictions, default_metrics, predictions_of, score
@@ -24,6 +25,7 @@ def evaluate(task: Task) -> Produced:
 
     settings = task.pipeline.evaluate
     assert settings is not None
+    link_data(task.store, task.run_id, task.pipeline.name, task.earlier["prepare"], "evaluation")
     prepared = data.load(task.folder_of("prepare"))
     rows = prepared.rows("test")
     inputs = np.ascontiguousarray(prepared.inputs[rows])

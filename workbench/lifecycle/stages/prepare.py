@@ -34,7 +34,6 @@ def prepare(task: Task) -> Produced:
             stratify=wanted.stratify,
         )
         prepared = data.checked(replace(prepared, split=split), settings.call)
-    _check_later_stages(task.pipeline, prepared)
     digest = data.save(prepared, task.folder)
     counts = {name: len(prepared.rows(name)) for name in data.SPLITS}
     shape = prepared.inputs.shape[1:]
@@ -45,7 +44,7 @@ def prepare(task: Task) -> Produced:
         "input_shape": list(shape),
         "classes": prepared.classes,
         "split": counts,
-        "columns": {name: str(kind) for name, kind in prepared.table.dtypes.items()},
+        "columns": {str(name): str(kind) for name, kind in prepared.table.dtypes.items()},
         "source": str(settings.options.get("path") or settings.call),
     }
     kind = f"{prepared.classes} classes" if prepared.classes else "regression"
@@ -99,31 +98,35 @@ def _place(error: Exception) -> str:
     return f"{last.filename.rpartition('/')[2]}:{last.lineno}"
 
 
-def _check_later_stages(pipeline: Pipeline, prepared: data.Prepared) -> None:
-    # found before training, not after it
+def check_later_stages(pipeline: Pipeline, prepared: Mapping[str, Any]) -> None:
+    """Raise when a later stage cannot work on these data: found before training, not after it.
+
+    Args:
+        pipeline: The settings.
+        prepared: Values of the prepare stage, made now or reused.
+
+    Raises:
+        ConfigurationError: A metric or gate does not fit the targets.
+        DataContractError: The table lacks an attribute of the audit.
+    """
     if pipeline.evaluate:
-        check_metrics(pipeline.evaluate.metrics, prepared.classes)
+        check_metrics(pipeline.evaluate.metrics, prepared["classes"])
     if pipeline.audit is None:
         return
     for attribute in pipeline.audit.attributes:
-        if attribute.partition("@")[0] not in prepared.table.columns:
+        if attribute.partition("@")[0] not in prepared["columns"]:
             raise DataContractError(
                 f"audit.attributes names {attribute}, which the table lacks; "
-                f"it has: {', '.join(map(str, prepared.table.columns))}"
+                f"it has: {', '.join(prepared['columns'])}"
             )
-    check_gates(pipeline.audit, prepared.classes)
+    check_gates(pipeline.audit, prepared["classes"])
 
 
 def _settings(pipeline: Pipeline) -> Mapping[str, Any]:
     prepare = pipeline.prepare
-    later = {
-        "metrics": pipeline.evaluate.metrics if pipeline.evaluate else [],
-        "audit": pipeline.audit.model_dump(mode="json") if pipeline.audit else {},
-    }
     return {
         "call": prepare.call,
         "split": prepare.split.model_dump(mode="json"),
-        "checked for": later,
         **with_file_digests(prepare.options),
     }
 

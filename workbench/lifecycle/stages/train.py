@@ -11,7 +11,8 @@ from typing import Any
 
 from workbench.errors import InfrastructureError
 from workbench.lifecycle import data
-from workbench.lifecycle.callables import code_digest, code_paths
+from workbench.lifecycle.callables import code_digest, code_paths, load_callable
+from workbench.lifecycle.inputs import link_data
 from workbench.lifecycle.pipeline import Pipeline, as_parts, workers_range
 from workbench.lifecycle.ports import ModelSource, Trained, TrainOrder
 from workbench.lifecycle.results import Produced, write_json
@@ -38,6 +39,7 @@ def train(task: Task) -> Produced:
     prepared = data.load(task.folder_of("prepare"))
     order = train_order(task.pipeline, task.folder_of("prepare"), task.folder)
     task.store.log_params(task.run_id, params_of(order))
+    link_data(task.store, task.run_id, task.pipeline.name, task.earlier["prepare"], "training")
     trained = _trained_before(task) or _train(task, order, len(prepared.rows("train")))
     records = _surviving(trained.records)
     trace_id = task.store.log_decisions(task.run_id, records)
@@ -92,7 +94,8 @@ def train_order(pipeline: Pipeline, data_folder: Path, folder: Path) -> TrainOrd
 
 
 def model_source(pipeline: Pipeline) -> ModelSource:
-    """Return how the untrained model is built."""
+    """Return how the untrained model is built, after a look that it can be."""
+    load_callable(pipeline.train.model, pipeline.search_path, setting="train.model")
     return ModelSource(
         call=pipeline.train.model,
         options=pipeline.train.model_options,
