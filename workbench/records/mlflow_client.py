@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,12 +72,17 @@ def environment() -> dict[str, str]:
 def serving_environment(tracking_uri: str) -> dict[str, str]:
     """Return what a process that loads or serves a model of this server finds in its environment.
 
+    ``PATH`` begins with this Python's programs: ``mlflow models serve`` calls ``uvicorn`` by name,
+    which fails when the virtual environment was not activated.
+
     Example:
         >>> serving_environment("http://127.0.0.1:5000")["MLFLOW_REGISTRY_URI"]
         'http://127.0.0.1:5000'
     """
     addresses = {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_REGISTRY_URI": tracking_uri}
-    return environment() | addresses
+    programs = str(Path(sys.executable).parent)
+    path = os.pathsep.join(filter(None, [programs, os.environ.get("PATH", "")]))
+    return environment() | addresses | {"PATH": path}
 
 
 def mlflow_module() -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import UsageError
 
 from .mlflow_client import connect, mlflow_module, talking
-from .stored import StoredVersion, stored_version
+from .stored import MODEL_ID_TAG, StoredVersion, stored_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,14 +61,18 @@ class ModelRegistry:
         """
         if model_id is None and source.startswith("models:/m-"):
             model_id = source.removeprefix("models:/")
+        noted = texts(tags or {})
         with self._talking(f"registering {name}"):
+            if model_id:
+                noted[MODEL_ID_TAG] = model_id
+                run_id = run_id or self._client.get_logged_model(model_id).source_run_id
             if not self._client.search_registered_models(f"name = {quoted(name)}"):
                 self._client.create_registered_model(name)
             version = self._client.create_model_version(
                 name,
                 self._location(source),
                 run_id,
-                tags=texts(tags or {}),
+                tags=noted,
                 description=description,
                 model_id=model_id,
             )

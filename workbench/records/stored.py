@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
+MODEL_ID_TAG = "wb.model_id"  # MLflow's SQL registry takes a version's model and forgets it
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRun:
@@ -109,7 +111,7 @@ def stored_version(version: ModelVersion) -> StoredVersion:
         source=version.source or "",
         created_unix=version.creation_timestamp / 1000,
         run_id=version.run_id or "",
-        model_id=version.model_id or "",
+        model_id=version.model_id or (version.tags or {}).get(MODEL_ID_TAG, ""),
         aliases=tuple(version.aliases or ()),
         tags=dict(version.tags or {}),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -154,13 +155,15 @@ def test_a_registered_version_is_served_over_http(
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + 90
         while not _answers(f"{url}/ping"):
-            assert time.monotonic() < deadline, (tmp_path / "serve.log").read_text()
+            running = process.poll() is None and time.monotonic() < deadline
+            assert running, (tmp_path / "serve.log").read_text()
             time.sleep(0.2)
         for count in (1, 4):
             scores = _invoke(f"{url}/invocations", ROWS[:count])
             np.testing.assert_allclose(scores, _scores(model, ROWS[:count]), rtol=1e-4, atol=1e-5)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import resource
 import signal
@@ -318,7 +319,7 @@ def test_a_record_that_json_cannot_hold_is_counted_and_the_others_arrive(
 ) -> None:
     lines: list[str] = []
     tracker = SpoolTracker(tmp_path / "spool", warn=lines.append)
-    odd = make_record(2, decision=SetBatchSize(object()))  # type: ignore[arg-type]
+    odd = dataclasses.replace(make_record(2), policy=object())  # type: ignore[arg-type]
     for record in (make_record(1), odd, make_record(3)):
         tracker.write(record)
     tracker.close()
@@ -332,11 +333,11 @@ def test_numbers_of_numpy_are_written_as_numbers(tmp_path: Path, make_record: Ma
     import numpy as np
 
     tracker = SpoolTracker(tmp_path / "spool")
-    tracker.write(make_record(1, decision=SetBatchSize(np.int64(96))))  # type: ignore[arg-type]
+    tracker.write(make_record(1, loss=np.float32(0.5), batch_size=np.int64(96)))
     tracker.close()
 
     [(record, _)] = read_spool(tmp_path / "spool")
-    assert record.decision == SetBatchSize(96)
+    assert (record.facts.loss, record.facts.batch_size_global) == (0.5, 96)
 
 
 def test_the_training_thread_pays_microseconds(tmp_path: Path, make_record: MakeRecord) -> None:
