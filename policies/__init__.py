@@ -37,20 +37,28 @@ def build_policy(name: str, options: Mapping[str, Any] | None = None) -> AnyPoli
             f"policy is {name!r}; allowed: {', '.join(POLICIES)}, or 'module:Class' of your own"
         )
     kind = POLICIES[name] if name in POLICIES else resolve(name, what="policy")
-    try:
-        inspect.signature(kind).bind(**options)
-    except TypeError as error:
+    if not callable(kind):
         raise ConfigurationError(
-            f"policy {name}: {error}; allowed options: {_options(kind) or 'none'}"
-        ) from error
-    try:
-        policy: AnyPolicy = kind(**options)
-    except TypeError as error:
-        raise ConfigurationError(f"policy {name}: {error}; given: {options}") from error
+            f"policy {name} is a {type(kind).__name__}; allowed: a class with decide(view), as "
+            "docs/policies/own.md shows"
+        )
+    policy = _built(name, kind, options)
     if not callable(getattr(policy, "decide", None)):
         raise ConfigurationError(
             f"policy {name} has no decide(view); add the method, as docs/policies/own.md shows"
         )
+    return policy
+
+
+def _built(name: str, kind: Any, options: Mapping[str, Any]) -> AnyPolicy:
+    try:
+        inspect.signature(kind).bind(**options)
+        policy: AnyPolicy = kind(**options)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"policy {name}: {error}; given: {dict(options)}; "
+            f"allowed options: {_options(kind) or 'none'}"
+        ) from error
     return policy
 
 
@@ -68,7 +76,11 @@ def policy_path(name: str) -> str:
 
 def _options(kind: Any) -> str:
     shown = []
-    for parameter in inspect.signature(kind).parameters.values():
+    try:
+        parameters = inspect.signature(kind).parameters
+    except (TypeError, ValueError):  # a built-in that does not tell
+        return ""
+    for parameter in parameters.values():
         needed = parameter.default is inspect.Parameter.empty
         shown.append(parameter.name + (" (needed)" if needed else ""))
     return ", ".join(shown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
+from math import inf
 from typing import ClassVar
 
 from workbench.decision import Decision, Keep, SetBatchSize
@@ -44,14 +44,14 @@ class GrowWithNoise:
     ratio: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.max_batch_size < 1:
+        if not isinstance(self.max_batch_size, int) or self.max_batch_size < 1:
             raise ConfigurationError(
-                f"grow_with_noise: max_batch_size is {self.max_batch_size}; allowed: 1 or more; "
-                "use for example max_batch_size=4096"
+                f"grow_with_noise: max_batch_size is {self.max_batch_size!r}; allowed: a whole "
+                "number, 1 or more; use for example max_batch_size=4096"
             )
-        if not (isfinite(self.ratio) and self.ratio > 0):
+        if not isinstance(self.ratio, (int, float)) or not 0 < self.ratio < inf:
             raise ConfigurationError(
-                f"grow_with_noise: ratio is {self.ratio}; allowed: a number above 0; use ratio=1"
+                f"grow_with_noise: ratio is {self.ratio!r}; allowed: a number above 0; use ratio=1"
             )
 
     def decide(self, view: View) -> Decision:
@@ -59,7 +59,9 @@ class GrowWithNoise:
         noise, batch_size = view.signal("noise_scale"), view.batch_size_global
         if batch_size >= self.max_batch_size or not self.ratio * noise.low > batch_size:
             return Keep()
-        wanted = min(int(self.ratio * noise.value), self.max_batch_size)
+        wanted = int(min(self.ratio * noise.value, self.max_batch_size))
+        if wanted <= batch_size:
+            return Keep()
         reason = f"{noise} is surely above batch size {batch_size}"
         if self.ratio != 1.0:
             reason = f"{self.ratio:g} x {reason}"

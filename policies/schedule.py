@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import index
 from typing import ClassVar
 
 from workbench.decision import Decision, Keep, SetBatchSize
@@ -70,7 +71,13 @@ class Schedule:
 
 
 def _epochs_done(view: View) -> int:
-    return view.samples // view.dataset_size if view.dataset_size else view.epoch
+    """Return the epochs done: at an epoch's last step, and when loops break out of epochs."""
+    full = view.samples // view.dataset_size if view.dataset_size else 0
+    return max(view.epoch, full)
+
+
+def _whole(value: int | str) -> int:
+    return int(value) if isinstance(value, str) else index(value)
 
 
 def _parsed(at: Mapping[int, int] | str) -> dict[int, int]:
@@ -79,7 +86,7 @@ def _parsed(at: Mapping[int, int] | str) -> dict[int, int]:
             pairs = [pair.split(":") for pair in at.replace(" ", ";").split(";") if pair]
             milestones = {int(milestone): int(batch_size) for milestone, batch_size in pairs}
         else:
-            milestones = {int(milestone): int(batch_size) for milestone, batch_size in at.items()}
+            milestones = {_whole(milestone): _whole(size) for milestone, size in at.items()}
     except (AttributeError, TypeError, ValueError):
         milestones = {}
     if not milestones:

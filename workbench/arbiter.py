@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 from workbench.decision import Decision, Keep, SetBatchSize, SetLearningRate, Stop
 from workbench.errors import ConfigurationError
@@ -17,8 +18,8 @@ PRECEDENCE = ("stop", "resize", "set_sync", "set_batch_size", "set_learning_rate
 class Limits:
     """What no policy may pass.
 
-    A decision that names signals rests on estimates, so it is damped: it must change the batch by
-    the factor ``min_change`` at least, changes it by ``max_change`` at most, and waits
+    A decision that names signals rests on estimates, so it is damped: it must ask for a
+    change by the factor ``min_change`` at least, is given ``max_change`` at most, and waits
     ``cool_down_steps`` after the last change. A decision without signals (a schedule) is taken as
     it is, within the bounds.
 
@@ -26,7 +27,8 @@ class Limits:
         min_batch_size: Smallest global batch size, 1 or more.
         max_batch_size: Largest global batch size; ``None`` for the size of the data set.
         min_change: Factor of 1 or more below which an estimate changes nothing.
-        max_change: Largest factor of one change made on an estimate, at least ``min_change``.
+        max_change: Largest factor of one change made on an estimate, at least ``min_change``;
+            ``math.inf`` for no limit.
         cool_down_steps: Steps that must pass after a change before an estimate may change again.
 
     Raises:
@@ -130,8 +132,8 @@ def _fit_batch_size(limits: Limits, view: View, decision: SetBatchSize) -> tuple
         change = max(wanted, current) / max(1, min(wanted, current))
         if change < limits.min_change:
             return decision, f"a change of {change:.3g} times is below min_change"
-        wanted = min(wanted, int(current * limits.max_change))
-        wanted = max(wanted, -int(-current // limits.max_change))
+        highest, lowest = current * limits.max_change, current / limits.max_change
+        wanted = int(highest) if wanted > highest else max(wanted, ceil(lowest))
     top = limits.max_batch_size or view.dataset_size or wanted
     if view.dataset_size:
         top = min(top, view.dataset_size)

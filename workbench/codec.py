@@ -59,7 +59,11 @@ def from_plain(kind: Any, plain: Any) -> Any:
     if origin is list:
         return [from_plain(get_args(kind)[0], item) for item in plain]
     if origin is dict:
-        return {key: from_plain(get_args(kind)[1], item) for key, item in plain.items()}
+        of_key, of_item = get_args(kind)
+        named = int if of_key is int else str
+        return {named(key): from_plain(of_item, item) for key, item in plain.items()}
+    if kind is tuple:
+        return tuple(plain)
     return float(plain) if kind is float else plain
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from workbench.arbiter import Choice, Limits, arbitrate
@@ -21,9 +22,9 @@ class EngineState:
     """All that the engine remembers between steps: a value that is saved beside the model.
 
     Attributes:
-        monitors: The state of each monitor, by its place.
-        policies: The state of each policy, by its place; ``None`` for one without memory.
-        silenced: Names of monitors and policies that raised and are off.
+        monitors: The state of each monitor, in the engine's order.
+        policies: The state of each policy, in the engine's order; ``None`` for one without memory.
+        silenced: Monitors and policies that raised and are off, as ``policy Mine``.
         last_outcome: What became of the last decision that was not ``Keep``.
         last_change: Step at which a decision was last applied.
         learning_rate_scale: The last ``SetLearningRate`` applied.
@@ -100,10 +101,14 @@ class Engine:
         return replace(state, last_outcome=outcome, last_change=step, learning_rate_scale=scale)
 
     def save(self, state: EngineState) -> dict[str, Any]:
-        """Return the state as plain values, monitors and policies by name."""
+        """Return the state as plain values, monitors and policies by name.
+
+        Raises:
+            TypeError: The state of a policy or monitor cannot be saved; the message names its type.
+        """
         plain: dict[str, Any] = to_plain(state)
-        plain["monitors"] = _by_name(self._monitor_names(), plain["monitors"])
-        plain["policies"] = _by_name(self._policy_names(), plain["policies"])
+        plain["monitors"] = dict(zip(self._monitor_names, plain["monitors"], strict=True))
+        plain["policies"] = dict(zip(self._policy_names, plain["policies"], strict=True))
         return plain
 
     def load(self, plain: Mapping[str, Any]) -> EngineState:
@@ -113,8 +118,8 @@ class Engine:
         state: EngineState = from_plain(EngineState, rest)
         return replace(
             state,
-            monitors=_restored(self._monitor_names(), fresh.monitors, plain["monitors"]),
-            policies=_restored(self._policy_names(), fresh.policies, plain["policies"]),
+            monitors=_restored(self._monitor_names, fresh.monitors, plain["monitors"]),
+            policies=_restored(self._policy_names, fresh.policies, plain["policies"]),
         )
 
     def _watch(
@@ -123,16 +128,17 @@ class Engine:
         states: list[Any] = []
         signals: list[Signal] = []
         faults: list[Fault] = []
-        for monitor, before in zip(self.monitors, state.monitors, strict=True):
-            part = f"monitor {monitor.name}"
-            after, signal = before, undetermined(monitor.name, reason="it raised and is off")
+        parts = zip(self._monitor_names, self.monitors, state.monitors, strict=True)
+        for name, monitor, before in parts:
+            part, after = f"monitor {name}", before
+            signal = undetermined(monitor.name, reason="it raised and is off", step=facts.step)
             if part not in state.silenced:
                 try:
-                    after, signal = monitor.update(before, facts)
+                    after, signal = _update(monitor, before, facts)
                 except Exception as error:  # a user's monitor may raise anything
                     faults.append(Fault(part=part, step=facts.step, error=_sentence(error)))
             states.append(after)
-            signals.append(replace(signal, step=facts.step))
+            signals.append(signal)
         return tuple(states), Signals.of(signals), faults
 
     def _ask(
@@ -141,9 +147,9 @@ class Engine:
         states: list[Any] = []
         proposals: list[Proposal] = []
         faults: list[Fault] = []
-        for policy, before in zip(self.policies, state.policies, strict=True):
-            name, after = policy_name(policy), before
-            part = f"policy {name}"
+        parts = zip(self._policy_names, self.policies, state.policies, strict=True)
+        for name, policy, before in parts:
+            part, after = f"policy {name}", before
             if part not in state.silenced:
                 try:
                     decision, after = _decide(policy, view, before)
@@ -167,15 +173,25 @@ class Engine:
             steps_since_change=facts.step - state.last_change,
         )
 
-    def _monitor_names(self) -> list[str]:
-        return [monitor.name for monitor in self.monitors]
+    @cached_property
+    def _monitor_names(self) -> tuple[str, ...]:
+        return _apart([monitor.name for monitor in self.monitors])
 
-    def _policy_names(self) -> list[str]:
-        return [policy_name(policy) for policy in self.policies]
+    @cached_property
+    def _policy_names(self) -> tuple[str, ...]:
+        return _apart([policy_name(policy) for policy in self.policies])
 
 
 def _initial(policy: AnyPolicy) -> Any:
     return policy.init() if isinstance(policy, StatefulPolicy) else None
+
+
+def _update(monitor: Monitor, state: Any, facts: StepFacts) -> tuple[Any, Signal]:
+    """Return the next state and the signal, which carries the step it was computed after."""
+    state, signal = monitor.update(state, facts)
+    if not isinstance(signal, Signal):
+        raise TypeError(f"update() returned {type(signal).__name__}; allowed: a state and a Signal")
+    return state, signal if signal.step else replace(signal, step=facts.step)
 
 
 def _decide(policy: AnyPolicy, view: View, state: Any) -> tuple[Decision, Any]:
@@ -198,18 +214,20 @@ def _names(faults: Sequence[Fault]) -> tuple[str, ...]:
     return tuple(fault.part for fault in faults)
 
 
-def _by_name(names: Sequence[str], states: Sequence[Any]) -> dict[str, Any]:
-    return {
-        f"{place}:{name}": state
-        for place, (name, state) in enumerate(zip(names, states, strict=True))
-    }
+def _apart(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names with the second, third ... of a kind numbered: ``schedule (2)``."""
+    counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return tuple(
+        name if count == 1 else f"{name} ({count})"
+        for name, count in zip(names, counts, strict=True)
+    )
 
 
 def _restored(
     names: Sequence[str], fresh: Sequence[Any], saved: Mapping[str, Any]
 ) -> tuple[Any, ...]:
     states: list[Any] = []
-    for place, (name, state) in enumerate(zip(names, fresh, strict=True)):
-        plain = saved.get(f"{place}:{name}")
+    for name, state in zip(names, fresh, strict=True):
+        plain = saved.get(name)
         states.append(state if plain is None else from_plain(type(state), plain))
     return tuple(states)

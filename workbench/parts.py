@@ -15,7 +15,8 @@ def resolve(path: str, *, what: str = "callable") -> Any:
     """Return the object named ``module:attribute``.
 
     Raises:
-        ConfigurationError: The form is wrong, or the module or attribute does not exist.
+        ConfigurationError: The form is wrong, the module or attribute does not exist, or the
+            module raises while it is imported.
 
     Example:
         >>> resolve("math:sqrt")(9.0)
@@ -29,7 +30,7 @@ def resolve(path: str, *, what: str = "callable") -> Any:
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name and not module_name.startswith(error.name):
+        if error.name and not f"{module_name}.".startswith(f"{error.name}."):
             raise ConfigurationError(
                 f"{what} {path!r}: its module needs {error.name!r}, which is not installed; "
                 f"install it, or mend the import"
@@ -37,6 +38,11 @@ def resolve(path: str, *, what: str = "callable") -> Any:
         raise ConfigurationError(
             f"{what} {path!r}: there is no module {module_name!r}; give one that can be imported "
             f"from the pipeline's folder or the environment"
+        ) from error
+    except Exception as error:  # the user's module may raise anything while it is imported
+        raise ConfigurationError(
+            f"{what} {path!r}: importing {module_name!r} raised {_sentence(error)}; "
+            "mend the module, or name another"
         ) from error
     for name in attribute.split("."):
         if not hasattr(found, name):
@@ -66,4 +72,8 @@ def search_path(folders: Sequence[str]) -> Iterator[None]:
 
 
 def _public(found: Any) -> list[str]:
-    return [name for name in sorted(vars(found)) if not name.startswith("_")][:8]
+    return [name for name in dir(found) if not name.startswith("_")][:8]
+
+
+def _sentence(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
