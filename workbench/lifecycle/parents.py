@@ -93,13 +93,15 @@ def _to_resume(runs: list[StoredRun], workspace: Path, watcher: Watcher) -> Pare
     if not idle:
         watcher.note("nothing to resume: this pipeline has no earlier run; starting a new one")
         return None
-    last = idle[0]
-    if last.tags.get("wb.status") in _ENDED_WELL:
+    unfinished = [run for run in idle if run.tags.get("wb.status") not in _ENDED_WELL]
+    if not unfinished:
+        last = idle[0]
         watcher.note(
-            f"nothing to resume: run {last.name} ended ({last.tags['wb.status']}); starting a new one"
+            f"nothing to resume: run {last.name} ended ({last.tags['wb.status']}); "
+            "starting a new one"
         )
         return None
-    return Parent(run_id=last.run_id, name=last.name, resumed=True)
+    return Parent(run_id=unfinished[0].run_id, name=unfinished[0].name, resumed=True)
 
 
 def _new(pipeline: Pipeline, store: MLflowStore, runs: list[StoredRun]) -> Parent:
