@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from workbench.errors import UsageError
+
 from .errors import USAGE, one_line
 from .options import Debug, Json
 from .output import print_json
@@ -33,7 +35,13 @@ def validate(
     """
     del debug
     word, overrides = split_words(words)
-    path = find_target(word).path
+    target = find_target(word)
+    if target.script:
+        raise UsageError(
+            f"{target.path} is a script; allowed: a pipeline.yaml or a bundled example; "
+            "wb run --dry-run says what a script would start"
+        )
+    path = target.path
     problems = _all_problems(path, overrides)
     if as_json:
         code = USAGE if problems else 0

@@ -45,7 +45,7 @@ def test_a_workspace_that_cannot_be_made_is_a_problem_with_advice(
 
 def test_a_full_disk_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = shutil._ntuple_diskusage(10, 10, 0)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     findings = {finding.name: finding for finding in rooms.examine(place_from(tmp_path, None, {}))}
     assert findings["disk"].state == "problem"
     assert "free space" in findings["disk"].advice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,7 +48,7 @@ def test_a_number_in_words_is_the_number_to_four_digits(value: float) -> None:
 @given(seconds=st.floats(0, 1e7))
 def test_a_time_never_shows_sixty_of_anything(seconds: float) -> None:
     words = duration(seconds).split()
-    assert not {"60", "60.0"} & {word for word, unit in zip(words, words[1:]) if unit in _PARTS}
+    assert not {"60", "60.0"} & {word for word, unit in pairwise(words) if unit in _PARTS}
 
 
 def test_an_unknown_signal_says_why() -> None:
