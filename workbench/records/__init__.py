@@ -15,7 +15,8 @@ from .mlflow_client import serving_environment
 from .mlflow_decisions import decision_rows
 from .mlflow_model import LoggedTorchModel, Rebuild, log_torch_model
 from .mlflow_registry import ModelRegistry
-from .mlflow_store import MLflowSink, MLflowStore
+from .mlflow_sink import MLflowSink
+from .mlflow_store import MLflowStore
 from .provenance import CodeState, Environment, Hardware, Provenance, provenance
 from .shipper import Shipper
 from .sink import MemorySink, Sink

@@ -359,33 +359,6 @@ class MLflowStore(ModelRegistry):
             return str(found.experiment_id)
 
 
-class MLflowSink:
-    """A sink that notes numbers in one MLflow run.
-
-    Args:
-        store: The tracking server.
-        run_id: The run.
-
-    Example:
-        >>> store = MLflowStore(".", tracking_uri="http://127.0.0.1:5000")
-        >>> MLflowSink(store, "a1b2").name
-        'run a1b2 on http://127.0.0.1:5000'
-    """
-
-    def __init__(self, store: MLflowStore, run_id: str) -> None:
-        self.run_id = run_id
-        self._store = store
-
-    @property
-    def name(self) -> str:
-        """Server and run."""
-        return f"run {self.run_id} on {self._store.tracking_uri}"
-
-    def send(self, points: Sequence[MetricPoint]) -> None:
-        """Note the points."""
-        self._store.log_metric_batch(self.run_id, points)
-
-
 def _make_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)

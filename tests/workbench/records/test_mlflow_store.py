@@ -201,7 +201,7 @@ def test_a_workspace_that_cannot_be_written_is_an_infrastructure_error() -> None
         MLflowStore("/proc/no-such-workspace")
 
 
-@pytest.mark.parametrize("uri", ["nowhere://x", "file:///tmp/files"])
+@pytest.mark.parametrize("uri", ["nowhere://x", "file:///no/such/files"])
 def test_an_address_mlflow_does_not_take_is_a_usage_error(tmp_path: Path, uri: str) -> None:
     with pytest.raises(UsageError, match="connecting to"):
         MLflowStore(tmp_path, tracking_uri=uri)
