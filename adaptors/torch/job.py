@@ -18,10 +18,8 @@ from workbench.decision import (
     Keep,
     Outcome,
     Refused,
-    Resize,
     SetBatchSize,
     SetLearningRate,
-    SetSync,
     Stop,
 )
 from workbench.engine import Engine
@@ -32,6 +30,7 @@ from workbench.record import Fault, Record, Tracker
 from workbench.signal import Signals
 from workbench.span import SpanSink
 
+from .answers import micro_batches, refusal
 from .gradients import Gradients
 from .group import Group
 from .rate import ScaledRate
@@ -309,38 +308,32 @@ class Job:
 
     def _apply(self, decision: Decision) -> Outcome:
         """Carry out a decision at this step boundary, or say why not."""
+        why_not = refusal(
+            decision, self._settings, workers=self._group.workers, scaling=self._scaling
+        )
+        if why_not:
+            return Refused(why_not)
+        detail = ""
         if isinstance(decision, SetBatchSize):
-            return self._apply_batch_size(decision.batch_size_global)
-        if isinstance(decision, SetLearningRate):
+            detail = self._set_batch_size(decision.batch_size_global)
+        elif isinstance(decision, SetLearningRate):
             detail = f"learning-rate scale {decision.scale:.4g}"
-            return Applied(step=self._step, detail=detail)
-        if isinstance(decision, Stop):
+        elif isinstance(decision, Stop):
             self.stopped = decision.reason or "a policy decided to stop"
-            return Applied(step=self._step, detail="training ends")
-        if isinstance(decision, Resize):
-            return Refused("fixed number of workers")
-        if isinstance(decision, SetSync):
-            return Refused("gradients are averaged every step; nothing else is built yet")
-        return Refused(f"unknown decision {decision.kind}")
+            detail = "training ends"
+        return Applied(step=self._step, detail=detail)
 
-    def _apply_batch_size(self, wanted: int) -> Outcome:
+    def _set_batch_size(self, wanted: int) -> str:
         before, rate_before = self._batch_size, self._rate.learning_rate
-        held = self._settings.max_batch_size_per_worker or wanted
-        share = -(-wanted // self._group.workers)
-        if self._scaling and not self._settings.steps_at_boundary and share > held:
-            return Refused(
-                f"{share} samples a worker is more than max_batch_size_per_worker {held}, and a loop "
-                "with a gradient scaler accumulates only when it steps at job.at_boundary "
-                "(attach with steps_at_boundary=True)"
-            )
         self._batch_size, self._plan_changed = wanted, True
         self._set_rate()
         detail = f"batch size {before} -> {wanted}"
-        if share > held:
-            detail += f" in {-(-share // held)} micro-batches a worker"
+        parts = micro_batches(wanted, self._settings, self._group.workers)
+        if parts > 1:
+            detail += f" in {parts} micro-batches a worker"
         if self._rate.learning_rate != rate_before:
             detail += f", learning rate {rate_before:.4g} -> {self._rate.learning_rate:.4g}"
-        return Applied(step=self._step, detail=detail)
+        return detail
 
     def _span(self, name: str, start: float, stop: float, *, step: int | None = None) -> None:
         if self._spans is not None:
