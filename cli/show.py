@@ -67,6 +67,7 @@ def print_story(story: Story, place: Place) -> None:
         print_metrics,
         print_stages,
         print_verdict,
+        training_ended,
     )
 
     console = console_for_result()
@@ -82,7 +83,8 @@ def print_story(story: Story, place: Place) -> None:
         print_line(console, "why", story.message, style)
     print_stages(console, "", [_stage(stage) for stage in story.stages])
     print_metrics(console, story.metrics)
-    print_decisions(console, [tell_row(row) for row in story.decisions])
+    if story.decisions or training_ended(story.stages):
+        print_decisions(console, [tell_row(row) for row in story.decisions])
     print_verdict(console, story.verdict, [str(gate.get("reason", gate)) for gate in story.gates])
     console.print()
     if story.version:

@@ -27,7 +27,8 @@ def print_summary(result: PipelineResult, see: str) -> None:
     if result.stages:
         print_stages(console, name, result.stages)
     print_metrics(console, result.metrics)
-    print_decisions(console, [tell(record) for record in result.decisions])
+    if result.decisions or training_ended(result.stages):
+        print_decisions(console, [tell(record) for record in result.decisions])
     print_verdict(console, result.verdict, result.gates)
     console.print()
     if result.version:
@@ -75,6 +76,16 @@ def print_metrics(console: Console, metrics: Mapping[str, float]) -> None:
         table.add_row(name, number(value))
     console.print()
     console.print(table)
+
+
+def training_ended(stages: Sequence[Any]) -> bool:
+    """Return whether training came to its end, so that no decision means that none was taken.
+
+    Example:
+        >>> training_ended([StageResult(name="train", status="interrupted")])
+        False
+    """
+    return any(stage.name == "train" and stage.status in ("done", "reused") for stage in stages)
 
 
 def print_decisions(console: Console, decisions: Sequence[Told]) -> None:

@@ -127,6 +127,18 @@ def test_ctrl_c_reaches_the_runner(runner: FakeRunner, capsys: pytest.CaptureFix
     assert "wb: interrupted" in capsys.readouterr().err
 
 
+def test_a_training_that_did_not_end_is_not_said_to_have_decided_nothing(
+    runner: FakeRunner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner.result = replace(runner.result, decisions=())
+    assert main(["run"]) == 0
+    assert "nothing was changed" in capsys.readouterr().out
+    stage = replace(runner.result.stages[0], status="failed")
+    runner.result = replace(runner.result, stages=(stage,), exit_code=1, message="x")
+    assert main(["run"]) == 1
+    assert "nothing was changed" not in capsys.readouterr().out
+
+
 def test_options_become_settings(runner: FakeRunner, capsys: pytest.CaptureFixture[str]) -> None:
     policy = "schedule,at=1:32;2:64,by=epoch"
     args = ["run", "train.epochs=3", "--workers", "2:4", "--policy", policy, "--resume"]
