@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from .metrics import MetricPoint
-from .mlflow_store import MLflowStore
+
+if TYPE_CHECKING:
+    from .mlflow_store import MLflowStore
 
 
 class MLflowSink:
@@ -16,6 +19,7 @@ class MLflowSink:
         run_id: The run.
 
     Example:
+        >>> from workbench.records import MLflowStore
         >>> store = MLflowStore(".", tracking_uri="http://127.0.0.1:5000")
         >>> MLflowSink(store, "a1b2").name
         'run a1b2 on http://127.0.0.1:5000'
