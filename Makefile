@@ -58,7 +58,7 @@ docs: $(DOCS)
 
 wheel: $(TESTS)
 	rm -rf dist build
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build --outdir dist .
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build --quiet --outdir dist .
 	JOBS=$(JOBS) sh .ci/wheel
 
 bench: $(TESTS)
