@@ -75,7 +75,7 @@ def to_json(value: Any) -> str:
         >>> to_json(Refused("fixed"))
         '{"reason":"fixed","kind":"refused"}'
     """
-    return json.dumps(to_plain(value), separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def from_json(kind: type[T], line: str) -> T:
@@ -88,6 +88,18 @@ def from_json(kind: type[T], line: str) -> T:
     """
     value: T = from_plain(kind, json.loads(line))
     return value
+
+
+def _members(value: Any) -> Any:
+    """Return one level of a value that JSON does not know (the encoder asks again for the next)."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: getattr(value, name) for name in _names(type(value))}
+    if callable(getattr(value, "item", None)):  # a scalar of numpy or torch
+        return value.item()
+    return to_plain(value)
+
+
+_ENCODER = json.JSONEncoder(default=_members, separators=(",", ":"))
 
 
 @cache

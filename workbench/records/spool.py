@@ -10,11 +10,9 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
+from workbench.codec import to_json
 from workbench.errors import InfrastructureError, UsageError
 from workbench.record import Record
 
@@ -183,7 +181,7 @@ class SpoolTracker:
 
 
 def encode(record: Record) -> bytes:
-    """Return the record's line, equal to ``codec.to_json`` and about four times as fast.
+    """Return the record's line in the spool.
 
     Example:
         >>> import workbench
@@ -192,23 +190,7 @@ def encode(record: Record) -> bytes:
         >>> encode(Record(facts=facts, signals=workbench.Signals())).count(b"\\n")
         1
     """
-    return (_ENCODER.encode(record) + "\n").encode()
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: getattr(value, name) for name in _names(type(value))}
-    if callable(getattr(value, "item", None)):  # a scalar of numpy or torch
-        return value.item()
-    raise TypeError(f"{type(value).__name__} {value!r} is no number, text or frozen dataclass")
-
-
-_ENCODER = json.JSONEncoder(default=_plain, separators=(",", ":"))
-
-
-@cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(item.name for item in fields(kind))
+    return (to_json(record) + "\n").encode()
 
 
 def _warn(message: str) -> None:
