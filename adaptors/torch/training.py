@@ -30,7 +30,7 @@ from .job import Job
 from .recipes import build_loss, build_optimizer, build_schedule
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-WEIGHTS, RESULT, CHECKPOINTS = "weights.safetensors", "trained.json", "checkpoint"
+WEIGHTS, RESULT, CHECKPOINTS = "weights.safetensors", "ended.json", "checkpoint"
 
 
 def run_order(path: Path, contract: Contract, *, resume: bool) -> None:
@@ -41,7 +41,7 @@ def run_order(path: Path, contract: Contract, *, resume: bool) -> None:
 
 
 def train(order: TrainOrder, contract: Contract, *, resume: bool) -> None:
-    """Train; rank 0 leaves ``weights.safetensors`` and ``trained.json`` in ``order.folder``.
+    """Train; rank 0 leaves ``weights.safetensors`` and ``ended.json`` in ``order.folder``.
 
     Raises:
         NonFiniteError: The loss or the gradient became NaN or infinite.
