@@ -39,7 +39,7 @@ def test_a_policy_written_as_text_is_read_back_the_same(name: str, options: dict
     assert policy_from(text) == PolicyChoice(name=name, options=options)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(low=st.integers(1, 99), more=st.integers(0, 99), options=st.dictionaries(names, plain))
 def test_workers_and_policies_survive_the_way_through_yaml(
     low: int,
