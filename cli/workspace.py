@@ -28,8 +28,8 @@ class Place:
         own: Whether the records are in the workspace itself.
 
     Example:
-        >>> place_from(Path("/tmp/w"), None, {}).tracking_uri
-        'sqlite:////tmp/w/mlflow.db'
+        >>> place_from(Path("/data/w"), None, {}).tracking_uri
+        'sqlite:////data/w/mlflow.db'
     """
 
     workspace: Path

@@ -75,7 +75,7 @@ def test_the_result_is_tables_on_stdout_and_progress_is_on_stderr(
         "0.97",
         "decisions of grow_with_noise",
         "batch size 64 → 128",
-        "is surely above batch size 64",
+        "noise_scale 812 [640, 1010]",
         "refused: more than the data set",
         "pass",
         "digits version 1, now @champion",
