@@ -21,6 +21,9 @@ class People(nn.Module):
         hidden: Units of each of the two hidden layers.
     """
 
+    starts: torch.Tensor
+    rows: torch.Tensor
+
     def __init__(self, numbers: int, rows: Sequence[int], width: int, hidden: int) -> None:
         super().__init__()
         self.numbers = numbers
@@ -41,7 +44,8 @@ class People(nn.Module):
         codes = inputs[:, self.numbers :].long()
         codes = torch.where((codes >= 0) & (codes < self.rows), codes, torch.zeros_like(codes))
         embedded = self.table(codes + self.starts).flatten(1)
-        return self.layers(torch.cat([inputs[:, : self.numbers], embedded], dim=1))
+        logits: torch.Tensor = self.layers(torch.cat([inputs[:, : self.numbers], embedded], dim=1))
+        return logits
 
 
 def build(

@@ -67,14 +67,16 @@ def _split(targets: np.ndarray, seed: int) -> np.ndarray:
 
 def _codes(column: pd.Series, training: np.ndarray, table_rows: int) -> np.ndarray:
     known = pd.Index(column[training].dropna().unique()).sort_values()[: table_rows - 1]
-    return (known.get_indexer(column) + 1).astype(np.float32)  # -1, not known, becomes 0
+    codes: np.ndarray = known.get_indexer(column) + 1  # -1, not known, becomes 0
+    return codes.astype(np.float32)
 
 
 def _from_file(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise DataContractError(f"there is no file {path}; give an ACSIncome parquet file")
     try:
-        return pd.read_parquet(path)
+        people: pd.DataFrame = pd.read_parquet(path)
+        return people
     except (OSError, ValueError) as error:
         raise DataContractError(f"{path} is no parquet file ({error}); give one") from error
 
@@ -83,13 +85,13 @@ def _from_openml() -> pd.DataFrame:
     from sklearn.datasets import fetch_openml
 
     try:
-        frame = fetch_openml(data_id=1590, as_frame=True, parser="auto").frame
+        people: pd.DataFrame = fetch_openml(data_id=1590, as_frame=True, parser="auto").frame
     except (URLError, OSError, ValueError) as error:
         raise DataContractError(
             f"the Adult table cannot be fetched from OpenML ({_first_line(error)}); connect to the "
             "network, or give an ACSIncome parquet file: prepare.path=FILE"
         ) from error
-    people = frame.rename(columns=_ADULT)
+    people = people.rename(columns=_ADULT)
     people[LABEL] = people["class"].astype(str).str.strip().isin([">50K", ">50K."]).astype("int64")
     people["SEX"] = people["SEX"].astype(str).map({"Male": 1, "Female": 2})
     for name in set(CATEGORIES) - {"SEX"}:

@@ -175,7 +175,9 @@ def _stage(session: Session, stage: Stage, walked: Walked) -> StageResult:
     else:
         walked.earlier[stage.name] = {**kept.produced.values, "run_id": kept.run_id}
         if kept.produced.refused:
-            walked.error = GateError(f"a gate refused: {kept.produced.refused}")
+            walked.error = GateError(
+                f"{kept.produced.refused.rstrip('.')}; nothing was promoted, the report is kept"
+            )
     return replace(result, seconds=time.monotonic() - began)
 
 

@@ -125,7 +125,8 @@ def test_a_refused_gate_promotes_nothing_and_keeps_the_alias(deployed: Any) -> N
     refused = project.run("audit.gates=[{metric: selection_rate_difference, max: 0}]")
     assert (refused.status, refused.exit_code) == ("refused", 3), refused.message
     assert statuses(refused)[3:] == ["reused", "refused", "skipped", "skipped"]
-    assert refused.message.startswith("a gate refused: ")
+    assert refused.message.startswith("the audit refuses: selection_rate_difference over group")
+    assert refused.message.endswith("; nothing was promoted, the report is kept")
     assert [version.version for version in project.store.versions("tiny")] == [1]
     assert project.store.get_alias("tiny", "champion").version == 1
     assert project.store.get_run(refused.run_id).status == "FAILED"
