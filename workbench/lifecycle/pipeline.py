@@ -175,6 +175,7 @@ class TrainSettings(Settings):
     compile: bool = False
     monitors: Parts = Field(default_factory=_default_monitors)
     policies: Parts = Field(default_factory=list)
+    split_every: int = Field(default=16, ge=0)
     checkpoint_seconds: float = Field(default=10.0, ge=0)
 
 

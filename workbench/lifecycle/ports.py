@@ -53,7 +53,8 @@ class TrainOrder:
         loss: ``cross_entropy``, ``binary_cross_entropy``, ``mse``, ``mae``, or ``module:function``
             of ``(outputs, targets)`` returning a mean over the batch.
         optimizer: Its name (``sgd``, ``adam``, ``adamw``) or ``module:Class``, with its options.
-        scheduler: ``None``, or its name (``cosine``, ``step``, ``module:Class``) with options.
+        scheduler: ``None``, or ``constant``, ``cosine`` or ``linear`` with ``warm_up`` (fraction of
+            the job) and ``final`` (factor at the end); progress is counted in samples.
         batch_size: Global batch size at the start.
         epochs: Passes over the data.
         workers: Processes.
@@ -65,6 +66,8 @@ class TrainOrder:
         compile: Whether to use ``torch.compile``.
         monitors: Monitors to run.
         policies: Policies to follow, in order of precedence.
+        split_every: On one worker without accumulation, each so many-th batch is split in two for
+            the noise scale; 0 for never.
         checkpoint_seconds: At least this many seconds between two checkpoints.
     """
 
@@ -86,6 +89,7 @@ class TrainOrder:
     compile: bool = False
     monitors: tuple[Part, ...] = ()
     policies: tuple[Part, ...] = ()
+    split_every: int = 16
     checkpoint_seconds: float = 10.0
 
 

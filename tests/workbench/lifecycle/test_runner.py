@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from workbench.errors import InfrastructureError
+from workbench.errors import ConfigurationError, InfrastructureError
 from workbench.lifecycle import PipelineResult, load_pipeline, plan, tell
 from workbench.lifecycle.testing import FakeFramework
 from workbench.records import MLflowStore
@@ -359,3 +359,13 @@ def test_a_full_disk_while_the_result_is_kept_is_exit_4_and_the_next_run_repairs
     assert result.exit_code == 4
     assert "no space left" in result.message
     assert statuses(project.run(*SHORT))[:4] == ["done"] * 4
+
+
+def test_a_training_that_fails_before_its_first_step_keeps_its_own_message(project: Any) -> None:
+    class Failing(FakeFramework):
+        def train(self, *_: Any, **__: Any) -> Any:
+            raise ConfigurationError("the model returned 3 outputs for 10 classes")
+
+    result = project.run(*SHORT, framework=Failing())
+    assert (result.exit_code, result.message) == (2, "the model returned 3 outputs for 10 classes")
+    assert project.store.get_run(result.run_id).status == "FAILED"

@@ -42,7 +42,7 @@ def train(task: Task) -> Produced:
     link_data(task.store, task.run_id, task.pipeline.name, task.earlier["prepare"], "training")
     trained = _trained_before(task) or _train(task, order, len(prepared.rows("train")))
     records = _surviving(trained.records)
-    trace_id = task.store.log_decisions(task.run_id, records)
+    trace_id = task.store.log_decisions(task.run_id, records) if records else ""
     _save_check_rows(task, order.model, trained.weights, prepared)
     model = _log_model(task, order.model, trained.weights)
     return Produced(
@@ -89,6 +89,7 @@ def train_order(pipeline: Pipeline, data_folder: Path, folder: Path) -> TrainOrd
         compile=settings.compile,
         monitors=as_parts(settings.monitors),
         policies=as_parts(settings.policies),
+        split_every=settings.split_every,
         checkpoint_seconds=settings.checkpoint_seconds,
     )
 
@@ -139,12 +140,21 @@ def _train(task: Task, order: TrainOrder, rows: int) -> Trained:
     except BaseException:
         follower.close()
         if shipper.close(timeout=_DRAIN_SECONDS / 4):
-            task.store.log_decisions(task.run_id, _surviving(spool))
+            _keep_decisions_of_a_failure(task, spool)
         raise
     _remember(task.folder, trained)
     follower.close()
     _drained(shipper.close(timeout=_DRAIN_SECONDS), spool)
     return trained
+
+
+def _keep_decisions_of_a_failure(task: Task, spool: Path) -> None:
+    records = _surviving(spool)
+    try:
+        if records:
+            task.store.log_decisions(task.run_id, records)
+    except InfrastructureError as error:  # the failure itself is the message, not this
+        task.watcher.note(f"the decisions are in {spool}, but not on the server: {error}")
 
 
 def _trained_before(task: Task) -> Trained | None:
