@@ -69,6 +69,7 @@ def train(order: TrainOrder, contract: Contract, *, resume: bool) -> None:
         max_batch_size_per_worker=order.max_batch_size_per_worker,
         grad_scaler=scaler if scaler.is_enabled() else None,
         steps_at_boundary=True,
+        split_every=order.split_every,
         seed=order.seed,
         pin_memory=device.type == "cuda",
     )
