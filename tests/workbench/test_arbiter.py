@@ -93,6 +93,19 @@ def test_no_random_proposal_leads_past_a_bound(
     assert size != view.batch_size_global
 
 
+@pytest.mark.parametrize("why", [(), NOISE])
+@pytest.mark.parametrize("dataset_size", [0, 50, 100, 1000])
+@pytest.mark.parametrize("most", [None, 80, 90, 5000])
+def test_the_smaller_of_the_maximum_and_the_data_set_bounds_the_batch(
+    why: tuple[Signal, ...], dataset_size: int, most: int | None
+) -> None:
+    limits = Limits(max_batch_size=most, max_change=inf)
+    asked = ask(SetBatchSize(7000, because=why))
+    decision = arbitrate(limits, view(40, dataset_size=dataset_size), asked).decision
+    bounds = [bound for bound in (most, dataset_size, 7000) if bound]
+    assert decision == SetBatchSize(min(bounds), because=why)
+
+
 @given(limits=limits(), view=views, asked=proposals)
 def test_every_proposal_is_kept_and_all_but_the_chosen_one_have_a_reason(
     limits: Limits, view: View, asked: list[Proposal]
