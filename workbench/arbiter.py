@@ -93,6 +93,9 @@ def arbitrate(limits: Limits, view: View, proposals: Sequence[Proposal]) -> Choi
     for proposal in sorted(proposals, key=_rank):
         if isinstance(proposal.decision, Keep):
             continue
+        if proposal.overruled:
+            judged.append(proposal)
+            continue
         if chosen is not None:
             judged.append(replace(proposal, overruled=f"one change at a time: {chosen.policy}"))
             continue

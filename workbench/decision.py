@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from operator import index
 from typing import TYPE_CHECKING
 
@@ -168,6 +168,21 @@ class Stop:
 
 
 Decision = Keep | SetBatchSize | SetLearningRate | Resize | SetSync | Stop
+
+
+def wish(decision: Decision) -> str:
+    """Return what is asked for, without its causes: the same text for the same wish.
+
+    Example:
+        >>> wish(Resize(4, reason="one")) == wish(Resize(4, reason="another"))
+        True
+    """
+    values = [
+        f"{item.name}={getattr(decision, item.name)!r}"
+        for item in fields(decision)
+        if item.name not in ("because", "reason", "kind")
+    ]
+    return " ".join([decision.kind, *values])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from workbench.arbiter import Choice, Limits, arbitrate
 from workbench.codec import from_plain, to_plain
-from workbench.decision import Applied, Decision, Outcome, SetLearningRate
+from workbench.decision import Applied, Decision, Outcome, Refused, SetLearningRate, wish
 from workbench.facts import StepFacts
 from workbench.monitors.protocol import Monitor
 from workbench.policy import AnyPolicy, StatefulPolicy, View, policy_name
@@ -28,6 +28,7 @@ class EngineState:
         last_outcome: What became of the last decision that was not ``Keep``.
         last_change: Step at which a decision was last applied.
         learning_rate_scale: The last ``SetLearningRate`` applied.
+        refused: What the job refused, as ``(wish, reason)``; it is not asked for again.
     """
 
     monitors: tuple[Any, ...]
@@ -36,6 +37,7 @@ class EngineState:
     last_outcome: Outcome | None = None
     last_change: int = 0
     learning_rate_scale: float = 1.0
+    refused: tuple[tuple[str, str], ...] = ()
 
 
 class Step(NamedTuple):
@@ -86,13 +88,16 @@ class Engine:
         view = self._view(state, facts, signals)
         policies, proposals, failed = self._ask(state, view)
         state = replace(state, policies=policies, silenced=state.silenced + _names(failed))
-        choice = arbitrate(self.limits, view, proposals)
+        choice = arbitrate(self.limits, view, _without_refused(proposals, state.refused))
         return Step(state, signals, choice, tuple(broken + failed))
 
     def heard(
         self, state: EngineState, decision: Decision, outcome: Outcome, step: int
     ) -> EngineState:
         """Return the state after the job answered ``decision`` with ``outcome`` at ``step``."""
+        if isinstance(outcome, Refused):
+            refused = (*state.refused, (wish(decision), outcome.reason))
+            return replace(state, last_outcome=outcome, refused=refused)
         if not isinstance(outcome, Applied):
             return replace(state, last_outcome=outcome)
         scale = state.learning_rate_scale
@@ -180,6 +185,19 @@ class Engine:
     @cached_property
     def _policy_names(self) -> tuple[str, ...]:
         return _apart([policy_name(policy) for policy in self.policies])
+
+
+def _without_refused(
+    proposals: Sequence[Proposal], refused: Sequence[tuple[str, str]]
+) -> list[Proposal]:
+    """Return the proposals; those that the job refused before are marked overruled."""
+    reasons = dict(refused)
+    return [
+        replace(proposal, overruled=f"refused before: {reasons[wish(proposal.decision)]}")
+        if wish(proposal.decision) in reasons
+        else proposal
+        for proposal in proposals
+    ]
 
 
 def _initial(policy: AnyPolicy) -> Any:

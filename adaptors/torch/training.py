@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from workbench.arbiter import Limits
 from workbench.codec import from_plain
 from workbench.errors import ConfigurationError, Interrupted
 from workbench.lifecycle.ports import Part, TrainOrder
@@ -69,6 +70,7 @@ def train(order: TrainOrder, contract: Contract, *, resume: bool) -> None:
         max_batch_size_per_worker=order.max_batch_size_per_worker,
         grad_scaler=scaler if scaler.is_enabled() else None,
         steps_at_boundary=True,
+        limits=Limits(**order.limits),
         split_every=order.split_every,
         seed=order.seed,
         pin_memory=device.type == "cuda",

@@ -288,3 +288,34 @@ def test_a_step_without_a_finite_loss_still_gives_every_signal(loss: float | Non
     assert list(step.signals) == list(MONITORS)
     assert not step.faults
     assert not step.signals["loss"].determined
+
+
+class Insists:
+    """Asks for four workers at every step, and for a larger batch at step 3."""
+
+    def decide(self, view: View) -> Decision:
+        return SetBatchSize(64) if view.step == 3 else Resize(4, reason=f"step {view.step}")
+
+
+def test_what_was_refused_is_not_asked_again_but_told() -> None:
+    engine = Engine(policies=[Insists()], dataset_size=1000)
+    state, asked, told = engine.init(), [], []
+    for step in range(1, 6):
+        facts = StepFacts(
+            step=step,
+            epoch=0,
+            samples=8 * step,
+            seconds=0.1,
+            workers=1,
+            batch_size_global=8,
+            batch_size_target=8,
+        )
+        state, _, choice, _ = engine.step(state, facts)
+        told += [proposal.overruled for proposal in choice.proposals]
+        if choice.decision.kind != "keep":
+            asked.append((step, choice.decision.kind))
+            outcome = Refused("fixed number of workers") if step == 1 else Applied(step=step)
+            state = engine.heard(state, choice.decision, outcome, step)
+    assert asked == [(1, "resize"), (3, "set_batch_size")]
+    assert told.count("refused before: fixed number of workers") == 3
+    assert engine.load(engine.save(state)).refused == state.refused

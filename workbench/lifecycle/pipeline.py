@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
+from workbench.arbiter import Limits
+from workbench.errors import ConfigurationError
+
 from .ports import Part
 
 METRICS_OF_CLASSES = (
@@ -156,6 +159,28 @@ def _default_monitors() -> list[str | dict[str, dict[str, Any] | None]]:
     return ["noise_scale", "gradient_norm", "throughput"]
 
 
+class LimitsSettings(Settings):
+    """What no policy may pass; what is left out has the arbiter's own default."""
+
+    min_batch_size: int | None = Field(default=None, ge=1)
+    max_batch_size: int | None = Field(default=None, ge=1)
+    min_change: float | None = Field(default=None, ge=1)
+    max_change: float | None = Field(default=None, ge=1)
+    cool_down_steps: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _possible(self) -> LimitsSettings:
+        try:
+            Limits(**self.given())
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def given(self) -> dict[str, Any]:
+        """Return the options of ``Limits`` that were given."""
+        return self.model_dump(exclude_none=True)
+
+
 class TrainSettings(Settings):
     """The train stage."""
 
@@ -175,6 +200,7 @@ class TrainSettings(Settings):
     compile: bool = False
     monitors: Parts = Field(default_factory=_default_monitors)
     policies: Parts = Field(default_factory=list)
+    limits: LimitsSettings = Field(default_factory=lambda: LimitsSettings())
     split_every: int = Field(default=16, ge=0)
     checkpoint_seconds: float = Field(default=10.0, ge=0)
 

@@ -66,6 +66,7 @@ class TrainOrder:
         compile: Whether to use ``torch.compile``.
         monitors: Monitors to run.
         policies: Policies to follow, in order of precedence.
+        limits: Options of :class:`workbench.arbiter.Limits`: bounds, hysteresis, cool-down.
         split_every: On one worker without accumulation, each so many-th batch is split in two for
             the noise scale; 0 for never.
         checkpoint_seconds: At least this many seconds between two checkpoints.
@@ -89,6 +90,7 @@ class TrainOrder:
     compile: bool = False
     monitors: tuple[Part, ...] = ()
     policies: tuple[Part, ...] = ()
+    limits: Mapping[str, Any] = field(default_factory=dict)
     split_every: int = 16
     checkpoint_seconds: float = 10.0
 

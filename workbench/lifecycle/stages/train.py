@@ -89,6 +89,7 @@ def train_order(pipeline: Pipeline, data_folder: Path, folder: Path) -> TrainOrd
         compile=settings.compile,
         monitors=as_parts(settings.monitors),
         policies=as_parts(settings.policies),
+        limits=settings.limits.given(),
         split_every=settings.split_every,
         checkpoint_seconds=settings.checkpoint_seconds,
     )
