@@ -37,7 +37,7 @@ quickstart: $(RUNS)
 install: $(RUNS)
 
 test: $(TESTS)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --durations 15 --cov --cov-report=
 	$(BIN)/python -m coverage report --include='workbench/*' --fail-under=90
 
 lint: $(TESTS) types
