@@ -14,7 +14,7 @@ def learning_rate_factor(rule: str, batch_size: int, base_batch_size: int) -> fl
 
     ``none``: 1. ``linear``: ``B / B0`` (Goyal et al. 2017, section 2.1), for SGD while
     ``B`` is below the noise scale. ``square_root``: ``sqrt(B / B0)`` (Krizhevsky 2014; for Adam and
-    its kin Malladi et al. 2022, section 5).
+    its kin Malladi et al. 2022).
 
     Args:
         rule: One of ``RULES``.
