@@ -12,7 +12,7 @@ import torch
 
 from workbench.codec import to_plain
 from workbench.errors import StageError
-from workbench.lifecycle.ports import ModelSource, Trained, TrainOrder
+from workbench.lifecycle.ports import SPOOL, ModelSource, Trained, TrainOrder
 from workbench.parts import search_path
 
 from .launch import launch
@@ -21,7 +21,7 @@ from .training import RESULT, WEIGHTS, build_model
 if TYPE_CHECKING:
     import numpy as np
 
-ORDER, SPOOL, ROWS_AT_ONCE = "order.json", "records.jsonl", 4096
+ORDER, ROWS_AT_ONCE = "order.json", 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

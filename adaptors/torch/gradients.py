@@ -12,6 +12,7 @@ from workbench.errors import ConfigurationError
 from .group import Group
 from .halves import Halves
 from .leaves import Arrivals
+from .norms import sqnorm
 from .reduce import Reducer
 
 
@@ -139,8 +140,8 @@ class Gradients:
         if not self._last:
             self._put_aside()
         elif self._reducer is not None:
-            big = self._reducer.finish() / self._scale().square()
-            self._big = big if self._measure else None
+            big = self._reducer.finish(measure=self._measure)
+            self._big = None if big is None else self._unscaled(big)
         else:
             self._finish_alone(own)
 
@@ -151,10 +152,9 @@ class Gradients:
             return
         self._big = own
         if self._halves is not None and own is not None:
-            scale = self._scale().square()
-            small = self._halves.sqnorm_small(own * scale)
-            if small is not None:
-                self._small, self._split = small / scale, True
+            distance = self._halves.sqdistance()
+            if distance is not None:
+                self._small, self._split = own + self._unscaled(distance), True
 
     def _put_aside(self) -> None:
         for place, parameter in enumerate(self.parameters):
@@ -177,11 +177,12 @@ class Gradients:
         grads = [p.grad for p in self.parameters if p.grad is not None]
         if not grads or any(grad.is_sparse for grad in grads):
             return None
-        return torch.nn.utils.get_total_norm(grads).double().square() / self._scale().square()
+        return self._unscaled(sqnorm(grads))
 
-    def _scale(self) -> torch.Tensor:
-        one: Any = self._one
-        if self._scaler is not None and self._scaler.is_enabled():
-            one = self._scaler.scale(self._one)
-        scale: torch.Tensor = one.double()
-        return scale
+    def _unscaled(self, squared: torch.Tensor) -> torch.Tensor:
+        """Return a squared norm as it is without the gradient scaler's factor."""
+        if self._scaler is None or not self._scaler.is_enabled():
+            return squared
+        scale: Any = self._scaler.scale(self._one)
+        unscaled: torch.Tensor = squared / scale.double().square()
+        return unscaled

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .leaves import tensors_in
+from .norms import sqnorm
 
 
 class Halves:
@@ -39,11 +40,11 @@ class Halves:
         """Split the next batch, of ``rows`` samples; 0 or 1: do not."""
         self._rows, self._half, self._forwards = rows if rows > 1 else 0, None, 0
 
-    def sqnorm_small(self, sqnorm_big: torch.Tensor) -> torch.Tensor | None:
-        """Return ``sum(b_i |g_i|²) / B`` over the two halves, or ``None`` if there was no split.
+    def sqdistance(self) -> torch.Tensor | None:
+        """Return ``sum(b_i |g_i - g|²) / B`` over the two halves, or ``None`` if there was no split.
 
         With ``b_1 + b_2 = B`` and ``d = g_1 - g``: ``g_2 - g = -(b_1 / b_2) d``, hence the sum is
-        ``|g|² + (b_1 / b_2) |d|²``.
+        ``(b_1 / b_2) |d|²``; added to ``|g|²`` it gives ``sum(b_i |g_i|²) / B``.
         """
         half, rows = self._half, self._rows
         self._half, self._rows = None, 0
@@ -58,8 +59,7 @@ class Halves:
         moved = [part for part, _ in pairs]
         torch._foreach_mul_(moved, rows / first)
         torch._foreach_sub_(moved, [grad for _, grad in pairs])
-        distance = torch.nn.utils.get_total_norm(moved).double().square()
-        return sqnorm_big + (first / (rows - first)) * distance
+        return (first / (rows - first)) * sqnorm(moved)
 
     def close(self) -> None:
         """Remove the hook."""

@@ -174,6 +174,7 @@ class Job:
         self.flush()
         self._gradients.close()
         self._rate.close()
+        self._samples.close()
         for tracker in self._trackers:
             tracker.close()
 

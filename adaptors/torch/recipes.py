@@ -73,6 +73,11 @@ def build_optimizer(part: Part, model: torch.nn.Module) -> torch.optim.Optimizer
         raise ConfigurationError(
             f"optimizer is {part.name!r}; allowed: {', '.join(OPTIMIZERS)}, or 'module:Class'"
         )
+    for name, value in part.options.items():
+        if isinstance(value, float) and not math.isfinite(value):  # torch's own checks let NaN pass
+            raise ConfigurationError(
+                f"optimizer {part.name}: {name} is {value}; allowed: a finite number; mend {name}"
+            )
     kind: Any = OPTIMIZERS.get(part.name) or resolve(part.name, what="optimizer")
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:

@@ -11,6 +11,7 @@ import torch
 from workbench.errors import ConfigurationError
 
 from .group import Group
+from .norms import sqnorm
 
 BUCKET_BYTES = 25 * 2**20
 
@@ -68,17 +69,21 @@ class Reducer:
             self._send(self._buckets[self._next])
             self._next += 1
 
-    def finish(self) -> torch.Tensor:
-        """Send the rest, wait for all, write the sums to ``.grad``; return their squared norm."""
+    def finish(self, *, measure: bool) -> torch.Tensor | None:
+        """Send the rest, wait for all, write the sums to ``.grad``.
+
+        Returns:
+            Their squared norm with ``measure``, else ``None``.
+        """
         while self._next < len(self._buckets):
             self._send(self._buckets[self._next])
             self._next += 1
         for bucket in self._buckets:
             bucket.work.wait()
-        norms = [torch.linalg.vector_norm(bucket.body).double() for bucket in self._buckets]
+        total = sqnorm([bucket.body for bucket in self._buckets]) if measure else None
         for bucket in self._buckets:
             self._unpack(bucket)
-        return torch.stack([norm.to(norms[0].device) for norm in norms]).square().sum()
+        return total
 
     def _send(self, bucket: _Bucket) -> None:
         grads, views = [], []

@@ -102,6 +102,10 @@ class Samples:
         for indices in index_lists:
             yield self._fetch(indices)
 
+    def close(self) -> None:
+        """End the processes that load ahead."""
+        self._loader = None
+
     def _fetch(self, indices: Sequence[int]) -> Any:
         if self._whole:
             return list(self._dataset[torch.as_tensor(indices)])
