@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,39 @@ def repository() -> Path:
     if not (REPOSITORY / "workbench" / "__init__.py").is_file():
         pytest.skip("not in a checkout")
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """A real browser: the page's document after its scripts have run, at a width in pixels."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None and os.environ.get("CI") == "true":
+        pytest.fail("no chromium, and .ci/run should have installed it")
+    if program is None:
+        pytest.skip("no chromium to look at pages with")
+    profile = tmp_path_factory.mktemp("browser")
+
+    def document(address: str, *, width: int = 1200, wait_ms: int = 1000) -> str:
+        quiet = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-sync",
+            "--disable-background-networking",
+            "--disable-component-update",
+        ]
+        done = subprocess.run(
+            [
+                program, *quiet, f"--user-data-dir={profile}", f"--window-size={width},1600",
+                f"--virtual-time-budget={wait_ms}", "--dump-dom", address,
+            ],
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+        return done.stdout
+
+    return document
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -108,8 +109,11 @@ def test_a_registered_model_is_served_and_its_curl_example_works(store: MLflowSt
 
 
 @from_third_parties
-def test_the_ui_opens_at_a_run_and_ends_with_ctrl_c(store: MLflowStore) -> None:
+def test_the_ui_opens_at_a_run_and_ends_with_ctrl_c(
+    store: MLflowStore, browser: Callable[..., str]
+) -> None:
     run_id = store.start_run("tiny-ui", tags={"wb.kind": "pipeline", "wb.pipeline": "tiny"})
+    store.log_metrics(run_id, {"noise_scale": 812.5}, step=3)
     store.end_run(run_id)
     port = free_port()
     told = _started("ui", "--run", "tiny-ui", "--workspace", str(store.workspace), port=port)
@@ -119,6 +123,9 @@ def test_the_ui_opens_at_a_run_and_ends_with_ctrl_c(store: MLflowStore) -> None:
         assert f"MLflow UI: {address}" in text
         with urllib.request.urlopen(f"http://{HOST}:{port}/", timeout=30) as reply:
             assert b"MLflow" in reply.read()
+        document = browser(address, wait_ms=20_000)
+        assert "tiny-ui" in document
+        assert "812.5" in document
     finally:
         _ended_by_ctrl_c(told)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,20 @@ def test_an_axis_holds_its_values_in_a_few_round_steps(low: float, span: float) 
     assert start <= low + slack
     assert end >= low + span - slack
     assert 1 <= round((end - start) / step) <= 6
+
+
+@pytest.mark.parametrize("width", [1200, 500])
+def test_a_browser_shows_the_report_without_scrolling_sideways(
+    tmp_path: Path, browser: Callable[..., str], width: int
+) -> None:
+    gates = ["accuracy_difference<=0.5@a"]
+    report = audit(_table(), label="y", prediction="p", attributes=["a", "b"], gates=gates)
+    measure = "<script>document.title = document.documentElement.scrollWidth</script></body>"
+    page = tmp_path / "report.html"
+    page.write_text(to_html(report, title="Audit").replace("</body>", measure), encoding="utf-8")
+    document = browser(page.as_uri(), width=width)
+    shown = re.search(r"<title>(\d+)</title>", document)
+    assert shown is not None
+    assert int(shown[1]) <= width
+    assert document.count("<svg") >= 2
+    assert report.gates[0].reason in document
