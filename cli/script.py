@@ -14,6 +14,7 @@ from workbench.adaptors.torch.launch import run_script
 from workbench.codec import to_plain
 from workbench.errors import InfrastructureError, Interrupted, WorkbenchError
 from workbench.lifecycle.ports import PipelineResult, StageResult, Watcher
+from workbench.lifecycle.remarks import remarks
 from workbench.lifecycle.watching import Follower
 from workbench.record import Record
 from workbench.records.mlflow_store import MLflowSink
@@ -182,7 +183,9 @@ def _summary(history: Sequence[Record]) -> str:
         return "no step was recorded: the script attaches no job (see the docs: your own loop)"
     facts = history[-1].facts
     epochs = f"{facts.epoch + 1} epoch" + ("s" if facts.epoch else "")
-    return f"{facts.step:,} steps, {facts.samples:,} samples, {epochs}"
+    return "; ".join(
+        [f"{facts.step:,} steps, {facts.samples:,} samples, {epochs}", *remarks(history)]
+    )
 
 
 def _last_metrics(history: Sequence[Record]) -> dict[str, float]:

@@ -225,7 +225,7 @@ def _decide(policy: AnyPolicy, view: View, state: Any) -> tuple[Decision, Any]:
 
 
 def _sentence(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _names(faults: Sequence[Fault]) -> tuple[str, ...]:

@@ -29,6 +29,10 @@ class WorkbenchError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        # A message may quote a user's exception, which may have many lines.
+        return " ".join(line.strip() for line in super().__str__().splitlines() if line.strip())
+
 
 class StageError(WorkbenchError):
     """A stage of the pipeline failed."""

@@ -39,7 +39,7 @@ def resolve(path: str, *, what: str = "callable") -> Any:
             f"{what} {path!r}: there is no module {module_name!r}; give one that can be imported "
             f"from the pipeline's folder or the environment"
         ) from error
-    except Exception as error:  # the user's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a user's module may raise anything, and leave
         raise ConfigurationError(
             f"{what} {path!r}: importing {module_name!r} raised {_sentence(error)}; "
             "mend the module, or name another"
@@ -75,5 +75,5 @@ def _public(found: Any) -> list[str]:
     return [name for name in dir(found) if not name.startswith("_")][:8]
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

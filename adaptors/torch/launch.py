@@ -86,7 +86,7 @@ def launch(
             for rank in range(workers):
                 environment = _environment(rank, workers, folder, Path(meeting), policies)
                 started.append(_start(arguments, environment, folder, rank))
-            _watch(started, folder, should_stop, on_line)
+            _watch(started, folder, Path(meeting), should_stop, on_line)
         finally:
             _end(started, signal.SIGKILL)
 
@@ -159,6 +159,7 @@ def _environment(
 def _watch(
     started: Sequence[subprocess.Popen[bytes]],
     folder: Path,
+    meeting: Path,
     should_stop: Callable[[], bool],
     on_line: Callable[[str], None] | None,
 ) -> None:
@@ -180,7 +181,7 @@ def _watch(
     _end(started, signal.SIGKILL)
     lines.pass_on(rest=True)
     failures = [
-        _failure(rank, process, folder)
+        _failure(rank, process, folder, meeting)
         for rank, process in enumerate(started)
         if process.returncode != 0 and rank not in left
     ]
@@ -199,12 +200,14 @@ def _end(started: Sequence[subprocess.Popen[bytes]], how: signal.Signals) -> Non
             process.wait()
 
 
-def _failure(rank: int, process: subprocess.Popen[bytes], folder: Path) -> Failure:
-    try:
-        told = json.loads((folder / ERROR_FILE.format(rank=rank)).read_text())
-        return Failure(rank=rank, **told)
-    except (OSError, ValueError, TypeError):
-        code = process.returncode
+def _failure(rank: int, process: subprocess.Popen[bytes], folder: Path, meeting: Path) -> Failure:
+    for place in (folder, meeting):  # a worker whose disk is full tells it at the meeting place
+        try:
+            told = json.loads((place / ERROR_FILE.format(rank=rank)).read_text())
+            return Failure(rank=rank, **told)
+        except (OSError, ValueError, TypeError):
+            continue
+    code = process.returncode
     if code < 0:
         return Failure(rank=rank, kind=signal.Signals(-code).name, signal=-code)
     last = _last_line(folder / LOG_FILE.format(rank=rank))
@@ -239,9 +242,8 @@ def _as_error(failure: Failure, folder: Path) -> WorkbenchError:
     kind = getattr(errors, failure.kind, None)
     if isinstance(kind, type) and issubclass(kind, WorkbenchError):
         return kind(failure.message)
-    return StageError(
-        f"rank {failure.rank} failed: {failure.kind}: {failure.message}; see {log}", stage="train"
-    )
+    said = f": {failure.message}" if failure.message else ""
+    return StageError(f"rank {failure.rank} failed: {failure.kind}{said}; see {log}", stage="train")
 
 
 def _last_line(path: Path) -> str:

@@ -5,6 +5,7 @@ Whatever ends it badly is written to ``rank-N.error.json``, where the launcher r
 
 from __future__ import annotations
 
+import contextlib
 import json
 import runpy
 import sys
@@ -30,7 +31,8 @@ def main(arguments: Sequence[str]) -> int:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BaseException as error:  # told to the launcher, whatever it is
         _tell(error, contract)
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # the log may be on the disk that is full
+            traceback.print_exc()
         return error.exit_code if isinstance(error, WorkbenchError) else 1
     finally:
         from .group import leave
@@ -61,7 +63,13 @@ def _tell(error: BaseException, contract: Contract) -> None:
         "unix_time": time.time(),
         "step": getattr(error, "step", 0),
     }
-    (contract.folder / ERROR_FILE.format(rank=contract.rank)).write_text(json.dumps(told))
+    name = ERROR_FILE.format(rank=contract.rank)
+    try:
+        (contract.folder / name).write_text(json.dumps(told))
+    except OSError:  # a full disk may be the very thing to tell: the meeting place is elsewhere
+        (contract.folder / name).unlink(missing_ok=True)
+        if contract.rendezvous:
+            Path(contract.rendezvous).with_name(name).write_text(json.dumps(told))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ MODULES = {
     "needs_part": "import found_part\nimport nowhere_to_be_found\n",
     "needs_par": "import needs_pa\n",
     "raising_part": "raise ValueError('first line\\nsecond line')\n",
+    "leaving_part": "raise SystemExit(7)\n",
     "broken_part": "def half(:\n",
     "missing_name": "from math import no_such_name\n",
 }
@@ -100,3 +101,8 @@ def test_the_search_path_is_as_before_even_after_an_error() -> None:
     with pytest.raises(KeyError, match="inside"):
         fail()
     assert sys.path == before
+
+
+def test_a_module_that_leaves_the_process_while_imported_is_told(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"importing 'leaving_part' raised SystemExit: 7"):
+        resolve("leaving_part:x")

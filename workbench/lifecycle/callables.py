@@ -122,7 +122,7 @@ def _import(module_name: str, search_path: Sequence[str], what: str) -> Any:
                 f"{what}, but there is no module {module_name}; looked in {folders}"
             ) from None
         raise ConfigurationError(f"{what}, but importing {module_name} needs {error}") from error
-    except Exception as error:  # whatever the user's module raises is the user's configuration
+    except (Exception, SystemExit) as error:  # whatever the user's module raises is configuration
         raise ConfigurationError(
             f"{what}, but importing {module_name} raised {type(error).__name__}: {error}"
         ) from error

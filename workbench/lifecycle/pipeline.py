@@ -55,6 +55,14 @@ def _registry_name(value: str) -> str:
     return value
 
 
+def _alias_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", value):
+        raise ValueError("an alias holds letters, digits, dashes and underscores")
+    if re.fullmatch(r"latest|v\d+", value, re.IGNORECASE):
+        raise ValueError("'latest' and 'v1', 'v2', ... are MLflow's own; choose another")
+    return value
+
+
 def workers_range(workers: int | str) -> tuple[int, int]:
     """Return the smallest and largest number of workers that ``workers`` allows.
 
@@ -74,6 +82,7 @@ def workers_range(workers: int | str) -> tuple[int, int]:
 Call = Annotated[str, AfterValidator(_call)]
 Parts = Annotated[list[str | dict[str, dict[str, Any] | None]], AfterValidator(_parts)]
 RegistryName = Annotated[str, Field(min_length=1), AfterValidator(_registry_name)]
+AliasName = Annotated[str, Field(min_length=1), AfterValidator(_alias_name)]
 
 
 class Settings(BaseModel):
@@ -270,7 +279,7 @@ class DeploySettings(Settings):
     An output passes when ``|served - trained| <= tolerance + tolerance * |trained|``.
     """
 
-    alias: RegistryName = "champion"
+    alias: AliasName = "champion"
     tolerance: float = Field(default=1e-4, ge=0)
     rows: int = Field(default=256, ge=1, description="at most so many held-back rows are scored")
     timeout_seconds: float = Field(default=300.0, gt=0)

@@ -12,6 +12,8 @@ from workbench.record import Record
 if TYPE_CHECKING:
     import numpy as np
 
+SPOOL = "records.jsonl"  # a training's records, in the job's own folder
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:

@@ -15,7 +15,7 @@ from .faults import as_workbench_error
 from .inputs import link_data
 from .parents import Parent, end_parent, open_parent
 from .pipeline import STAGES, Pipeline
-from .ports import Framework, PipelineResult, StageResult, Watcher
+from .ports import SPOOL, Framework, PipelineResult, StageResult, Watcher
 from .results import Kept, Produced, empty, find_kept, held, keep, stage_folder
 from .stages import ALL_STAGES, Stage, Task
 from .stages.prepare import check_later_stages
@@ -43,6 +43,7 @@ class Walked:
 
     stages: list[StageResult] = field(default_factory=list)
     earlier: dict[str, dict[str, Any]] = field(default_factory=dict)
+    training: Path | None = None  # its folder, known also when training does not come to its end
     error: WorkbenchError | None = None
 
 
@@ -154,6 +155,8 @@ def _stage(session: Session, stage: Stage, walked: Walked) -> StageResult:
                 if not (session.parent.resumed and stage.resumable):
                     empty(folder)
                 folder.mkdir(parents=True, exist_ok=True)
+                if stage.name == "train":
+                    walked.training = folder
                 produced = stage.run(_task(session, walked, stage, folder, run_id))
                 _record(session, run_id, folder, produced)
                 keep(folder, key, run_id, produced)
@@ -294,7 +297,7 @@ def _result(session: Session, walked: Walked) -> PipelineResult:
         message=str(error) if error else "",
         stages=tuple(walked.stages),
         metrics=earlier.get("evaluate", {}).get("metrics", {}),
-        decisions=_decisions(earlier),
+        decisions=_decisions(walked),
         verdict=earlier.get("audit", {}).get("verdict", ""),
         gates=tuple(earlier.get("audit", {}).get("gates", ())),
         model=registered.get("model", ""),
@@ -311,10 +314,13 @@ def _status(error: WorkbenchError | None) -> str:
     return "interrupted" if isinstance(error, Interrupted) else "failed"
 
 
-def _decisions(earlier: Mapping[str, Mapping[str, Any]]) -> tuple[Record, ...]:
+def _decisions(walked: Walked) -> tuple[Record, ...]:
+    """Return what was decided, from the spool: also when training was interrupted or failed."""
     from workbench.records import read_spool, surviving
 
-    spool = earlier.get("train", {}).get("records")
+    spool = walked.earlier.get("train", {}).get("records")
+    if not spool and walked.training:
+        spool = walked.training / SPOOL
     if not spool or not Path(spool).exists():
         return ()
     history = surviving(record for record, _ in read_spool(spool))

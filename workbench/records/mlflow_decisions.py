@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from workbench.decision import Applied, Decision, Deferred, Outcome, Refused
@@ -40,10 +41,9 @@ def decision_rows(records: Iterable[Record]) -> list[dict[str, Any]]:
         [('set_batch_size', 16, 'refused')]
     """
     history = surviving(records)
-    nexts: list[Record | None] = [*history[1:], None]
     return [
         _row(record, following)
-        for record, following in zip(history, nexts, strict=True)
+        for record, following in zip_longest(history, history[1:])
         if record.decision.kind != "keep"
     ]
 

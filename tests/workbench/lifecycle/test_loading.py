@@ -234,3 +234,16 @@ def test_bundled_examples_load(name: str) -> None:
 
     file = Path(workbench.__file__).parent / "examples" / name / "pipeline.yaml"
     assert load_pipeline(file).name == name
+
+
+@pytest.mark.parametrize("alias", ["a b", "a/b", "latest", "Latest", "v12", ""])
+def test_an_alias_that_mlflow_would_refuse_after_training_is_refused_before(
+    tmp_path: Path, alias: str
+) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(
+        "name: x\nprepare: {call: 'a:b'}\ntrain: {model: 'a:b', optimizer: {name: sgd}}\n"
+        f"register: {{model: x}}\ndeploy: {{alias: {alias!r}}}\n"
+    )
+    with pytest.raises(ConfigurationError, match=r"deploy\.alias is"):
+        load_pipeline(path, [])

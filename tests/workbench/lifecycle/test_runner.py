@@ -369,3 +369,42 @@ def test_a_training_that_fails_before_its_first_step_keeps_its_own_message(proje
     result = project.run(*SHORT, framework=Failing())
     assert (result.exit_code, result.message) == (2, "the model returned 3 outputs for 10 classes")
     assert project.store.get_run(result.run_id).status == "FAILED"
+
+
+def test_decisions_are_in_the_result_of_an_interrupted_training(project: Any) -> None:
+    project.framework = FakeFramework(step_seconds=0.01, grow_at_step=3)
+    asked = 0
+
+    def soon() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 12
+
+    result = project.run(*SHORT, should_stop=soon)
+    assert result.exit_code == 130
+    assert [record.decision.kind for record in result.decisions] == ["set_batch_size"]
+
+
+def test_decisions_are_in_the_result_of_a_failed_training(project: Any) -> None:
+    project.framework = FakeFramework(nan_at_step=9, grow_at_step=3)
+    result = project.run(*SHORT)
+    assert result.exit_code == 1
+    assert [record.facts.step for record in result.decisions] == [3]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("raise SystemExit(7)", "raised SystemExit: 7"),
+        ("raise RuntimeError('one\\ntwo')", "raised RuntimeError: one two"),
+    ],
+)
+def test_a_prepare_function_that_leaves_or_speaks_many_lines_is_one_line(
+    project: Any, body: str, told: str
+) -> None:
+    project.write("tiny_prepare.py", f"def load(rows=400):\n    {body}\n")
+    result = project.run()
+    assert result.exit_code == 1
+    assert told in result.message
+    assert "\n" not in result.message
+    assert all("\n" not in stage.summary for stage in result.stages)

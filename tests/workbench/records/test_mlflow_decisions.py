@@ -136,3 +136,11 @@ def test_spans_that_were_not_kept_are_an_error_not_a_silence(
     with pytest.raises(InfrastructureError, match="1 of 2 decision spans were kept"):
         store.log_decisions(run_id, growth)
     assert store.artifact_names(run_id) == ["decisions.json"]
+
+
+def test_a_run_without_records_has_an_empty_table_and_no_trace(store: MLflowStore) -> None:
+    run_id = store.start_run("train")
+
+    assert store.log_decisions(run_id, []) == ""
+    table = json.loads(store.artifact_path(run_id, "decisions.json").read_text())
+    assert table["data"] == []

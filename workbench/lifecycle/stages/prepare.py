@@ -78,7 +78,7 @@ def _called(pipeline: Pipeline) -> Any:
         ) from error
     except OSError:
         raise
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything, and leave
         raise StageError(
             f"{settings.call} raised {type(error).__name__}: {error} ({_place(error)})",
             stage="prepare",
@@ -93,7 +93,7 @@ def _check_options(function: Any, call: str, options: Mapping[str, Any]) -> None
         raise DataContractError(f"prepare: {call}: {error}; it takes: {takes}") from None
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{last.filename.rpartition('/')[2]}:{last.lineno}"
 

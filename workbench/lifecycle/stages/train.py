@@ -14,7 +14,8 @@ from workbench.lifecycle import data
 from workbench.lifecycle.callables import code_digest, code_paths, load_callable
 from workbench.lifecycle.inputs import link_data
 from workbench.lifecycle.pipeline import Pipeline, as_parts, workers_range
-from workbench.lifecycle.ports import ModelSource, Trained, TrainOrder
+from workbench.lifecycle.ports import SPOOL, ModelSource, Trained, TrainOrder
+from workbench.lifecycle.remarks import remarks
 from workbench.lifecycle.results import Produced, write_json
 from workbench.lifecycle.watching import Follower
 from workbench.record import Record
@@ -126,7 +127,7 @@ def params_of(order: TrainOrder) -> dict[str, str]:
 def _train(task: Task, order: TrainOrder, rows: int) -> Trained:
     from workbench.records import MLflowSink, Shipper, SpoolReader
 
-    spool = task.folder / "records.jsonl"
+    spool = task.folder / SPOOL
     shipper = Shipper(
         SpoolReader(spool),
         MLflowSink(task.store, task.run_id),
@@ -245,7 +246,7 @@ def _summary(order: TrainOrder, trained: Trained, records: list[Record]) -> str:
         said.append(f"loss {loss:.4g}")
     if trained.stopped:
         said.append(f"stopped: {trained.stopped}")
-    return ", ".join(said)
+    return "; ".join([", ".join(said), *remarks(records)])
 
 
 def _settings(pipeline: Pipeline) -> Mapping[str, Any]:
