@@ -16,6 +16,7 @@ from workbench.errors import InfrastructureError, Interrupted, WorkbenchError
 from workbench.lifecycle.ports import PipelineResult, StageResult, Watcher
 from workbench.lifecycle.remarks import remarks
 from workbench.lifecycle.watching import Follower
+from workbench.parts import search_path
 from workbench.record import Record
 from workbench.records.mlflow_store import MLflowSink
 from workbench.records.provenance import provenance
@@ -84,7 +85,7 @@ def run_script_job(
         should_stop: Asked all the time.
         launch: Starts the processes; the real one by default.
     """
-    policies = _paths(job.policies)
+    policies = _paths(job)
     name = job.path.stem
     run_name = f"{name}-{uuid.uuid4().hex[:6]}"
     run_id = store.start_run(run_name, tags=_tags(job), params=_params(job))
@@ -128,7 +129,7 @@ def dry_run(job: ScriptJob, as_json: bool) -> int:
     """Print what would be started."""
     from .output import print_json
 
-    paths = _paths(job.policies)
+    paths = _paths(job)
     if as_json:
         plan = {
             "script": str(job.path),
@@ -227,16 +228,19 @@ def _params(job: ScriptJob) -> dict[str, Any]:
     return params
 
 
-def _paths(policies: Sequence[PolicyChoice] | None) -> list[dict[str, Any]] | None:
+def _paths(job: ScriptJob) -> list[dict[str, Any]] | None:
     """Return the policies as the launcher takes them, each built once here to see that it can be.
+
+    A policy of the user's own is found beside the script, as the script's own imports are.
 
     Raises:
         ConfigurationError: A policy or one of its options does not exist.
     """
-    if policies is None:
+    if job.policies is None:
         return None
     from workbench.policies import build_policy, policy_path
 
-    for choice in policies:
-        build_policy(choice.name, choice.options)
-    return [{"name": policy_path(p.name), "options": p.options} for p in policies]
+    with search_path([str(job.path.absolute().parent)]):
+        for choice in job.policies:
+            build_policy(choice.name, choice.options)
+    return [{"name": policy_path(p.name), "options": p.options} for p in job.policies]

@@ -69,6 +69,11 @@ def find_version(store: MLflowStore, wanted: str) -> StoredVersion:
     Raises:
         UsageError: There is no such model, version or alias; the message names those there are.
     """
+    if not wanted or wanted[-1] in "@/":  # an empty variable in a script must not serve the newest
+        raise UsageError(
+            f"{wanted!r} names no version; allowed: MODEL@alias, MODEL/VERSION, or MODEL for its "
+            "newest; 'wb models' lists"
+        )
     name, _, alias = wanted.partition("@")
     name, _, number = name.partition("/")
     there = store.models()

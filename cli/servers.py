@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from workbench.errors import InfrastructureError
+from workbench.errors import InfrastructureError, UsageError
 
 HOST = "127.0.0.1"
 START_SECONDS = 180.0  # a busy machine takes a minute to import MLflow
@@ -25,10 +25,11 @@ def check_port(port: int, option: str = "--port") -> None:
     """Raise unless this process may listen on ``port``.
 
     Raises:
-        InfrastructureError: Another process has it, or it is not a port.
+        UsageError: It is not a port.
+        InfrastructureError: Another process has it.
     """
     if not 1 <= port <= 65535:
-        raise InfrastructureError(f"port {port} does not exist; allowed: 1 to 65535; give {option}")
+        raise UsageError(f"port {port} does not exist; allowed: 1 to 65535; give {option}")
     if not port_is_free(port):
         raise InfrastructureError(
             f"port {port} on {HOST} is in use by another process; give {option} with another "

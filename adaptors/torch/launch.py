@@ -186,7 +186,7 @@ def _watch(
         if process.returncode != 0 and rank not in left
     ]
     if stopping:
-        raise Interrupted("training was interrupted; go on with --resume")
+        raise Interrupted("training was interrupted; a pipeline goes on with wb run --resume")
     if failures:
         raise _as_error(_culprit(failures), folder)
 
@@ -233,8 +233,8 @@ def _as_error(failure: Failure, folder: Path) -> WorkbenchError:
     log = folder / LOG_FILE.format(rank=failure.rank)
     if failure.signal:
         return StageError(
-            f"rank {failure.rank} was killed by {failure.kind}; what was recorded is kept; go on with "
-            f"--resume, or see {log}",
+            f"rank {failure.rank} was killed by {failure.kind}; what was recorded is kept; a "
+            f"pipeline goes on with wb run --resume; see {log}",
             stage="train",
         )
     if failure.kind == "NonFiniteError":

@@ -28,6 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _run(arguments, contract)
     except SystemExit as leaving:
+        if leaving.code is not None and not isinstance(leaving.code, int):
+            print(leaving.code, file=sys.stderr)  # as Python does: the script's last word
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BaseException as error:  # told to the launcher, whatever it is
         _tell(error, contract)

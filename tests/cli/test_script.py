@@ -194,3 +194,25 @@ def test_policies_are_checked_before_anything_starts(store: MLflowStore) -> None
     with pytest.raises(ConfigurationError, match="max_batch_size"):
         _run(store, lambda *_, **__: pytest.fail("it was started"), policies=bad)
     assert len(store.find_runs()) == before
+
+
+def test_a_policy_of_the_users_own_is_found_beside_the_script(
+    store: MLflowStore, tmp_path: Path
+) -> None:
+    (tmp_path / "beside_the_script.py").write_text(
+        "class Mine:\n    def decide(self, view):\n        raise NotImplementedError\n"
+    )
+    job = ScriptJob(
+        path=tmp_path / "train.py",
+        workers=1,
+        policies=[PolicyChoice(name="beside_the_script:Mine", options={})],
+    )
+    handed: list[Any] = []
+    place = Place(workspace=store.workspace, tracking_uri=store.tracking_uri, own=True)
+
+    def launch(*_: Any, **options: Any) -> None:
+        handed.append(options["policies"])
+
+    result = run_script_job(job, place, store, Heard(), lambda: False, launch)
+    assert result.exit_code == 0
+    assert handed == [[{"name": "beside_the_script:Mine", "options": {}}]]

@@ -16,9 +16,9 @@ import numpy as np
 import psutil
 import pytest
 
-from workbench.cli.serve import first_row
+from workbench.cli.serve import find_version, first_row
 from workbench.cli.servers import HOST, Server, check_port, free_port
-from workbench.errors import InfrastructureError
+from workbench.errors import InfrastructureError, UsageError
 from workbench.records import MLflowStore
 
 from_third_parties = pytest.mark.filterwarnings("ignore")
@@ -64,7 +64,7 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("port", [0, -1, 70000])
 def test_a_port_that_does_not_exist_is_refused(port: int) -> None:
-    with pytest.raises(InfrastructureError, match="1 to 65535"):
+    with pytest.raises(UsageError, match="1 to 65535"):
         check_port(port)
 
 
@@ -157,3 +157,9 @@ def _ended_by_ctrl_c(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
     _, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []
+
+
+@pytest.mark.parametrize("wanted", ["", "digits@", "digits/"])
+def test_a_name_cut_short_serves_nothing(store: MLflowStore, wanted: str) -> None:
+    with pytest.raises(UsageError, match="names no version; allowed: MODEL@alias"):
+        find_version(store, wanted)

@@ -103,6 +103,7 @@ def test_the_search_path_is_as_before_even_after_an_error() -> None:
     assert sys.path == before
 
 
-def test_a_module_that_leaves_the_process_while_imported_is_told(folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_a_module_that_leaves_the_process_while_imported_is_told() -> None:
     with pytest.raises(ConfigurationError, match=r"importing 'leaving_part' raised SystemExit: 7"):
         resolve("leaving_part:x")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from workbench.adaptors.torch.launch import Failure, _culprit, run_script
-from workbench.errors import Interrupted, StageError
+from workbench.errors import InfrastructureError, Interrupted, StageError
 
 SCRIPTS = Path(__file__).parent / "scripts"
 pytestmark = pytest.mark.timeout(180)
@@ -170,3 +170,23 @@ def _alive(folder: Path) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def test_the_last_word_of_a_script_that_leaves_is_told(tmp_path: Path) -> None:
+    script = tmp_path / "leaves.py"
+    script.write_text("import sys; sys.exit('give me data')")
+    with pytest.raises(StageError, match="exit code 1: give me data"):
+        run_script(script, workers=1, folder=tmp_path / "job")
+
+
+def test_a_worker_whose_disk_is_full_tells_it_at_the_meeting_place(tmp_path: Path) -> None:
+    # A link to nowhere stands where the error belongs: like a full disk, it takes no file.
+    script = tmp_path / "full.py"
+    script.write_text(
+        "import os, pathlib\n"
+        "from workbench.errors import InfrastructureError\n"
+        "(pathlib.Path(os.environ['WB_FOLDER']) / 'rank-0.error.json').symlink_to('/proc/none/x')\n"
+        "raise InfrastructureError('no space left; free some')\n"
+    )
+    with pytest.raises(InfrastructureError, match=r"^no space left; free some$"):
+        run_script(script, workers=1, folder=tmp_path / "job")
