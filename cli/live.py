@@ -130,10 +130,11 @@ def draw(picture: Picture, spinner: RenderableType = "…") -> RenderableType:
 
 
 def _stages(lines: Sequence[StageLine], spinner: RenderableType) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
+    # Expanded, so that a long summary is cut short and not the names and times before it.
+    table = Table.grid(padding=(0, 2, 0, 0), expand=True)
     table.add_column(width=1)
-    table.add_column(min_width=9)
-    table.add_column(justify="right", min_width=8)
+    table.add_column(width=9)
+    table.add_column(justify="right", width=8)
     table.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
     for line in lines:
         running = line.status == "running"

@@ -134,26 +134,28 @@ def _run_pipeline(wish: Wish, place: Place) -> int:
 
     overrides = [*wish.overrides, *overrides_of(wish.workers, wish.policies)]
     pipeline = load_pipeline(wish.target.path, overrides)
-    _check(pipeline)
     if wish.dry_run:
+        _check(pipeline)
         return _show_plan(pipeline, place, wish.as_json)
     return show(_walk(pipeline, wish, place), place, wish.as_json)
 
 
 def _walk(pipeline: Pipeline, wish: Wish, place: Place) -> PipelineResult:
-    from workbench.adaptors.torch.framework import TorchFramework
-    from workbench.lifecycle import run_pipeline
-    from workbench.policies import policy_path
-
     from .output import only_the_result_on_stdout
 
-    store = open_store(place)
     watching = watcher(pipeline.stages, transient=not wish.as_json and sys.stdout.isatty())
     with (
         only_the_result_on_stdout(wish.as_json),
         watching,
         StopSwitch(watching.note) as switch,
     ):
+        _check(pipeline)
+        # Importing torch and mlflow takes seconds, which are spent under the view.
+        from workbench.adaptors.torch.framework import TorchFramework
+        from workbench.lifecycle import run_pipeline
+        from workbench.policies import policy_path
+
+        store = open_store(place)
         _note_range(pipeline.train.workers, watching.note)
         return run_pipeline(
             pipeline,

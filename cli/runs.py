@@ -55,4 +55,6 @@ def recent_runs(store: MLflowStore) -> list[StoredRun]:
 
 def address_of(store: MLflowStore, run: StoredRun) -> str:
     """Return the run's address inside MLflow's UI."""
-    return f"#/experiments/{store.experiment_id}/runs/{run.run_id}"
+    from workbench.lifecycle.note import run_address
+
+    return run_address(store.experiment_id, run.run_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import struct
 import sys
 import urllib.error
 import urllib.request
@@ -139,6 +140,30 @@ def first_row(example: dict[str, Any]) -> dict[str, Any]:
     return shorter
 
 
+def shortest(value: Any) -> Any:
+    """Return a number that float32 can hold as the shortest one that it reads as the same.
+
+    Example:
+        >>> shortest({"inputs": [[0.30000001192092896, 0.1, 7, "a"]]})
+        {'inputs': [[0.3, 0.1, 7, 'a']]}
+    """
+    if isinstance(value, dict):
+        return {key: shortest(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shortest(item) for item in value]
+    if not isinstance(value, float):
+        return value
+    texts = (float(f"{value:.{digits}g}") for digits in range(1, 10))
+    return next((text for text in texts if _as_float32(text) == value), value)
+
+
+def _as_float32(value: float) -> float:
+    try:
+        return float(struct.unpack("f", struct.pack("f", value))[0])
+    except OverflowError:
+        return value
+
+
 def score(address: str, body: str) -> str:
     """Return what the server answers to one request.
 
@@ -165,7 +190,7 @@ def _say_how(store: MLflowStore, version: StoredVersion, address: str) -> None:
     if example is None:
         print('the model was logged without an example; POST JSON such as {"inputs": [[...]]}')
     else:
-        body = json.dumps(first_row(example))
+        body = json.dumps(shortest(first_row(example)))
         header = "Content-Type: application/json"
         words = ["curl", "-s", scoring, "-H", header, "-d", body]
         print(f"try it:\n  {shlex.join(words)}\nits answer:\n  {score(scoring, body).strip()}")

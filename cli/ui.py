@@ -15,6 +15,7 @@ from .stopping import StopSwitch
 from .workspace import Place, child_environment, open_store, place_from
 
 PORT = 5000
+_FRONT = "#/experiments?workflowType=machine_learning"
 
 
 def ui(
@@ -33,7 +34,7 @@ def ui(
     del debug
     place = place_from(workspace, tracking_uri)
     store = open_store(place, to_read=True)
-    path = address_of(store, find_run(store, run)) if run else ""
+    path = address_of(store, find_run(store, run)) if run else _FRONT
     if place.tracking_uri.startswith("http"):
         print(f"{place.tracking_uri.rstrip('/')}/{path}")
         return 0

@@ -53,8 +53,15 @@ class Signal:
             return f"{self.name} undetermined" + (f" ({self.reason})" if self.reason else "")
         unit = f" {self.unit}" if self.unit else ""
         if self.low == self.value == self.high:
-            return f"{self.name} {self.value:.4g}{unit}"
-        return f"{self.name} {self.value:.4g} [{self.low:.4g}, {self.high:.4g}]{unit}"
+            return f"{self.name} {_digits(self.value)}{unit}"
+        ends = f"[{_digits(self.low)}, {_digits(self.high)}]"
+        return f"{self.name} {_digits(self.value)} {ends}{unit}"
+
+
+def _digits(value: float) -> str:
+    """Return four significant digits, large numbers written out: 84710, not 8.471e+04."""
+    rounded = f"{value:.4g}"
+    return f"{float(rounded):.0f}" if 1e4 <= abs(value) < 1e12 else rounded
 
 
 def exact(name: str, value: float, *, unit: str = "", step: int = 0, reason: str = "") -> Signal:

@@ -14,6 +14,7 @@ import termios
 import threading
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -167,3 +168,18 @@ def _on_a_terminal(command: list[str], **environment: str) -> str:
     os.close(ours)
     assert process.wait(30) == 0
     return seen.decode()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_long_summary_is_cut_short_and_leaves_names_and_times(width: int) -> None:
+    board = Board(clock=FixedClock())
+    board.stage_ended(
+        StageResult(name="contract", status="done", seconds=12.3, summary="a long word " * 30)
+    )
+    drawn = _drawn(board.look(), width)
+
+    line = next(line for line in drawn.splitlines() if "contract" in line)
+    assert "12.3 s" in line
+    assert "a long" in line
+    assert "…" in line
+    assert "deploy" in drawn

@@ -119,7 +119,7 @@ def test_the_ui_opens_at_a_run_and_ends_with_ctrl_c(
     told = _started("ui", "--run", "tiny-ui", "--workspace", str(store.workspace), port=port)
     try:
         text = _read_until(told, "Ctrl-C ends it")
-        address = f"http://{HOST}:{port}/#/experiments/{store.experiment_id}/runs/{run_id}"
+        address = f"http://{HOST}:{port}/#/experiments/{store.experiment_id}/runs/{run_id}?workflowType=machine_learning"
         assert f"MLflow UI: {address}" in text
         with urllib.request.urlopen(f"http://{HOST}:{port}/", timeout=30) as reply:
             assert b"MLflow" in reply.read()

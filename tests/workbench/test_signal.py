@@ -71,3 +71,11 @@ def test_a_signal_cannot_be_changed() -> None:
     signal = exact("loss", 0.5)
     with pytest.raises(FrozenInstanceError):
         signal.value = 0.4  # type: ignore[misc]
+
+
+def test_a_large_number_is_written_out() -> None:
+    signal = Signal(name="noise_scale", value=84_712.3, low=353.6, high=inf, unit="samples")
+
+    assert str(signal) == "noise_scale 84710 [353.6, inf] samples"
+    assert str(exact("tiny", 1e-7)) == "tiny 1e-07"
+    assert str(exact("huge", 1e15)) == "huge 1e+15"

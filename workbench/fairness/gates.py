@@ -191,7 +191,7 @@ def _reason(gate: Gate, attribute: str, found: Disparity, verdict: Verdict) -> s
     head = f"{gate.metric} over {attribute} is {found.value:.3f}"
     head += f" {interval_text(found.low, found.high)}"
     if figure(gate.metric).kind in ("difference", "ratio"):  # type: ignore[union-attr]
-        head += f" (lowest {found.lowest}, highest {found.highest})"
+        head += f" (lowest in group {found.lowest}, highest in group {found.highest})"
     if verdict == "pass":
         return _ended(f"{head}: {bound}, as the interval shows" + _small(found))
     if verdict == "fail":
@@ -204,11 +204,11 @@ def _why_open(found: Disparity) -> str:
     text = _unknown(found) + _small(found)
     if found.detectable is not None and len(found.weakest) == 2:
         text += (
-            f"; between {found.weakest[0]} and {found.weakest[1]} these rows show only gaps of "
+            f"; between groups {found.weakest[0]} and {found.weakest[1]} these rows show only gaps of "
             f"{found.detectable:.2f} or more (80 % power)"
         )
     elif found.weakest:
-        text += f"; least is known of {found.weakest[0]}"
+        text += f"; least is known of group {found.weakest[0]}"
     return text
 
 

@@ -127,6 +127,7 @@ def _section(found: AttributeResult, report: AuditReport) -> dict[str, Any]:
         "groups": [group for group in found.groups if group in largest],
         "hidden": max(len(found.groups) - MOST_ROWS, 0),
         "unlabelled": any(group.unlabelled for group in found.groups),
+        "unknown": any(disparity.unknown for disparity in found.disparities),
         "recall": _recall(found, report),
     }
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -125,11 +126,23 @@ def _describe(pipeline: Pipeline, store: MLflowStore, parent: Parent) -> None:
     if source.overrides:
         tags["wb.overrides"] = " ".join(source.overrides)
     store.set_tags(parent.run_id, tags)
+    if not parent.resumed:  # what was noted once cannot be noted otherwise
+        store.log_params(parent.run_id, _params(pipeline))
     if source.text:
         store.log_text(parent.run_id, source.text, "pipeline.yaml")
     resolved = yaml.safe_dump(pipeline.plain(), sort_keys=False)
     store.log_text(parent.run_id, resolved, "pipeline.resolved.yaml")
     store.log_json(parent.run_id, asdict(from_where), "provenance.json")
+
+
+def _params(pipeline: Pipeline) -> dict[str, Any]:
+    """Return the settings of training as ``a.b=c`` would give them, to compare runs by."""
+    settings: Mapping[str, Any] = pipeline.plain()["train"]
+    return {
+        f"train.{name}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in settings.items()
+        if value not in (None, {}, [])
+    }
 
 
 def _lock(workspace: Path, run_id: str) -> Path:

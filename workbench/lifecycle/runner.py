@@ -13,6 +13,7 @@ from workbench.record import Record
 
 from .faults import as_workbench_error
 from .inputs import link_data
+from .note import NOTE_TAG, pipeline_note, stage_note
 from .parents import Parent, end_parent, open_parent
 from .pipeline import STAGES, Pipeline
 from .ports import SPOOL, Framework, PipelineResult, StageResult, Watcher
@@ -120,6 +121,7 @@ def _run(session: Session) -> PipelineResult:
             "wb.model": result.model,
             "wb.version": result.version,
             "wb.alias": result.alias,
+            NOTE_TAG: pipeline_note(result, session.store.experiment_id),
         },
         session.watcher.note,
         metrics=result.metrics,
@@ -231,7 +233,8 @@ def _record(session: Session, run_id: str, folder: Path, produced: Produced) -> 
     for name in produced.artifacts:
         store.log_artifact(run_id, folder / name)
     status = "refused" if produced.refused else "done"
-    store.set_tags(run_id, {**produced.tags, "wb.summary": produced.summary, "wb.status": status})
+    note = {NOTE_TAG: stage_note(produced.summary, produced.values), **produced.tags}
+    store.set_tags(run_id, {**note, "wb.summary": produced.summary, "wb.status": status})
     store.end_run(run_id)
 
 
@@ -243,6 +246,7 @@ def _record_reuse(session: Session, stage: Stage, kept: Kept) -> str:
         stage.name,
         parent_id=session.parent.run_id,
         tags={
+            NOTE_TAG: stage_note(kept.produced.summary, kept.produced.values),
             **kept.produced.tags,
             "wb.kind": "stage",
             "wb.stage": stage.name,

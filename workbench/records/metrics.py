@@ -39,7 +39,7 @@ def record_metrics(record: Record) -> dict[str, float]:
     """Return the record's numbers by name.
 
     ``loss`` (NaN and infinity included), ``learning_rate``, ``batch_size`` (in force),
-    ``batch_size_actual`` (when a step had fewer samples), ``workers``, ``samples``, ``epoch``,
+    ``batch_size_actual`` (fewer samples at the end of an epoch), ``workers``, ``samples``, ``epoch``,
     ``throughput`` (samples per second), and each determined signal as ``name``, with
     ``name_low`` and ``name_high`` when it has an interval. Infinite ends are left out.
 
@@ -54,6 +54,7 @@ def record_metrics(record: Record) -> dict[str, float]:
     facts = record.facts
     numbers: dict[str, float] = {
         "batch_size": float(facts.batch_size_target),
+        "batch_size_actual": float(facts.batch_size_global),
         "workers": float(facts.workers),
         "samples": float(facts.samples),
         "epoch": float(facts.epoch),
@@ -62,8 +63,6 @@ def record_metrics(record: Record) -> dict[str, float]:
         numbers["loss"] = float(facts.loss)
     if facts.learning_rate is not None:
         numbers["learning_rate"] = float(facts.learning_rate)
-    if facts.batch_size_global != facts.batch_size_target:
-        numbers["batch_size_actual"] = float(facts.batch_size_global)
     if facts.seconds > 0:
         numbers["throughput"] = facts.batch_size_global / facts.seconds
     for signal in record.signals.values():

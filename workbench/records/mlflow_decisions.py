@@ -24,9 +24,10 @@ _MOST_SPANS = 500
 def decision_rows(records: Iterable[Record]) -> list[dict[str, Any]]:
     """Return one row for each record that decided something, in plain JSON types.
 
-    Columns: ``step``, ``epoch``, ``policy``, ``decision``, ``value`` (the number or name asked
-    for), ``reason``, ``signals`` (those that led to it, as text), ``outcome``, ``detail``,
-    ``batch_size_before``, ``batch_size_after`` (in force at the next recorded step), ``unix_time``.
+    Columns, what a reader wants first: ``step``, ``decision``, ``value`` (the number or name asked
+    for), ``reason``, ``outcome``, ``detail``, ``policy``, ``signals`` (those that led to it, as
+    text), ``batch_size_before``, ``batch_size_after`` (in force at the next recorded step),
+    ``epoch``, ``seconds``, ``unix_time``.
 
     Args:
         records: A run's history in the order of writing; attempts given up are left out.
@@ -76,6 +77,7 @@ def log_decision_spans(
             span_type="CHAIN",
             experiment_id=experiment_id,
             run_id=run_id,
+            inputs={"steps": history[-1].facts.step, "samples": history[-1].facts.samples},
             start_time_ns=_nanoseconds(history[0].unix_time - history[0].facts.seconds),
             attributes={
                 "decisions": str(len(rows)),
@@ -87,7 +89,7 @@ def log_decision_spans(
             _span(client, trace_id, root.span_id, row)
         client.end_trace(
             trace_id,
-            outputs={"decisions": len(rows)},
+            outputs={"decisions": [_sentence(row) for row in rows[:_MOST_SPANS]]},
             end_time_ns=_nanoseconds(history[-1].unix_time),
         )
         mlflow.flush_trace_async_logging()
@@ -99,19 +101,28 @@ def _row(record: Record, following: Record | None) -> dict[str, Any]:
     facts, decision = record.facts, record.decision
     return {
         "step": facts.step,
-        "epoch": facts.epoch,
-        "policy": record.policy,
         "decision": decision.kind,
         "value": _value(decision),
         "reason": decision.reason,
-        "signals": "; ".join(map(str, decision.because)),
         "outcome": record.outcome.kind if record.outcome is not None else "",
         "detail": _detail(record.outcome),
+        "policy": record.policy,
+        "signals": "; ".join(map(str, decision.because)),
         "batch_size_before": facts.batch_size_target,
         "batch_size_after": (following or record).facts.batch_size_target,
+        "epoch": facts.epoch,
         "seconds": facts.seconds,
         "unix_time": record.unix_time,
     }
+
+
+def _asked(row: dict[str, Any]) -> str:
+    return row["decision"] if row["value"] is None else f"{row['decision']} {row['value']}"
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    why = row["reason"] or row["signals"]
+    return f"step {row['step']}: {_asked(row)} ({row['policy']}: {why}), {row['outcome']}"
 
 
 def _value(decision: Decision) -> int | float | str | None:
@@ -133,7 +144,7 @@ def _detail(outcome: Outcome | None) -> str:
 def _span(client: MlflowClient, trace_id: str, parent_id: str, row: dict[str, Any]) -> None:
     ended = row["unix_time"]
     span = client.start_span(
-        str(row["decision"]),
+        f"step {row['step']}: {_asked(row)}",
         trace_id=trace_id,
         parent_id=parent_id,
         span_type="TOOL",

@@ -24,6 +24,8 @@ from .stored import StoredRun, stored_run
 
 _METRICS_A_CALL = 1000
 _PARAMS_A_CALL = 100
+_KIND_TAG = "mlflow.experimentKind"
+_KIND = "custom_model_development"  # else MLflow's UI takes the runs for evaluations of prompts
 _DIGEST_CHARACTERS = 36  # what MLflow keeps of a data set's digest
 
 
@@ -351,7 +353,9 @@ class MLflowStore(ModelRegistry):
         local = None if self.tracking_uri.startswith("http") else self.workspace / "artifacts"
         try:
             return self._client.create_experiment(
-                self.experiment, artifact_location=local.as_uri() if local else None
+                self.experiment,
+                artifact_location=local.as_uri() if local else None,
+                tags={_KIND_TAG: _KIND},
             )
         except MlflowException:  # another process was faster
             found = self._client.get_experiment_by_name(self.experiment)

@@ -127,11 +127,29 @@ class Provenance:
             "wb.command": self.command,
             "wb.git.dirty": str(self.code.dirty).lower() if self.code.commit else "",
             "wb.git.diff": self.code.diff_digest,
-            "mlflow.source.name": self.command,
+            "mlflow.source.name": source_name(self.command),
             "mlflow.source.git.commit": self.code.commit,
             "mlflow.source.git.branch": self.code.branch,
         }
         return {key: value for key, value in tags.items() if value}
+
+
+def source_name(command: str) -> str:
+    """Return the command without paths: MLflow's UI shows only what follows the last slash.
+
+    Example:
+        >>> source_name("/usr/bin/wb run a/pipeline.yaml data.path=b/c.csv")
+        'wb run pipeline.yaml data.path=c.csv'
+    """
+    words = (
+        f"{head}{mark}{Path(tail).name}" for head, mark, tail in map(_setting, command.split())
+    )
+    return " ".join(words)
+
+
+def _setting(word: str) -> tuple[str, str, str]:
+    head, mark, tail = word.partition("=")
+    return (head, mark, tail) if mark else ("", "", word)
 
 
 def provenance(folder: str | Path = ".", argv: list[str] | None = None) -> Provenance:

@@ -45,7 +45,7 @@ def test_too_few_rows_are_not_enough_evidence_and_the_gate_says_what_follows(
     report = _selected((4, 10), (3, 10), gate)
     assert (report.verdict, report.refused) == ("not enough evidence", refused)
     reason = report.gates[0].reason
-    assert "between u and v these rows show only gaps of" in reason
+    assert "between groups u and v these rows show only gaps of" in reason
     assert "80 % power" in reason
 
 

@@ -28,6 +28,7 @@ def test_a_record_gives_its_facts_and_its_signals_with_their_intervals(
         "loss": 0.5,
         "learning_rate": 0.1,
         "batch_size": 64.0,
+        "batch_size_actual": 64.0,
         "workers": 2.0,
         "samples": 12_800.0,
         "epoch": 2.0,
@@ -74,7 +75,7 @@ def test_the_last_step_of_an_epoch_shows_how_many_samples_it_had(make_record: Ma
     )
 
     assert record_metrics(short)["batch_size_actual"] == 17.0
-    assert "batch_size_actual" not in record_metrics(record)
+    assert record_metrics(short)["batch_size"] == record_metrics(record)["batch_size_actual"]
 
 
 def test_a_name_that_mlflow_refuses_is_changed_to_one_it_takes(make_record: MakeRecord) -> None:

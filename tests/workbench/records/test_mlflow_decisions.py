@@ -79,7 +79,11 @@ def test_decisions_become_a_table_and_one_trace_that_is_linked_to_the_run(
     trace = store.client.get_trace(trace_id, display=False)
     assert trace.info.trace_metadata["mlflow.sourceRun"] == run_id
     root, span = sorted(trace.data.spans, key=lambda item: item.parent_id is not None)
-    assert (root.name, span.name, span.parent_id) == ("decisions", "set_batch_size", root.span_id)
+    assert (root.name, span.parent_id) == ("decisions", root.span_id)
+    assert span.name == "step 2: set_batch_size 128"
+    assert root.outputs["decisions"] == [
+        "step 2: set_batch_size 128 (grow_with_noise: noise 812 is above batch 64), applied"
+    ]
     assert span.attributes["reason"] == "noise 812 is above batch 64"
     assert span.outputs["outcome"] == "applied"
     assert span.end_time_ns == 1_700_000_002 * 10**9

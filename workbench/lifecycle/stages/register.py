@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import UsageError
+from workbench.lifecycle.note import version_note
 from workbench.lifecycle.pipeline import Pipeline
 from workbench.lifecycle.results import Kept, Produced
 from workbench.records.mlflow_client import talking
@@ -22,7 +23,7 @@ def register(task: Task) -> Produced:
     """Return the new version; its tags say which run, data and verdict it stands on."""
     settings = task.pipeline.register_
     assert settings is not None
-    trained = task.earlier["train"]
+    trained, verdict = task.earlier["train"], verdict_of(task.earlier)
     version = task.store.register_model(
         settings.model,
         model_files(task.store, trained),
@@ -34,9 +35,10 @@ def register(task: Task) -> Produced:
             "wb.train_run": trained["run_id"],
             "wb.data_digest": task.earlier["prepare"]["digest"],
             "wb.weights_digest": trained["digest"],
-            "wb.verdict": verdict_of(task.earlier),
+            "wb.verdict": verdict,
         },
-        description=settings.description or None,
+        description=settings.description
+        or version_note(task.earlier.get("evaluate", {}).get("metrics", {}), verdict),
     )
     return Produced(
         values={

@@ -13,6 +13,7 @@ from workbench.errors import InfrastructureError
 from workbench.lifecycle import data
 from workbench.lifecycle.callables import code_digest, code_paths, load_callable
 from workbench.lifecycle.inputs import link_data
+from workbench.lifecycle.note import NOTE_TAG, train_note
 from workbench.lifecycle.pipeline import Pipeline, as_parts, workers_range
 from workbench.lifecycle.ports import SPOOL, ModelSource, Trained, TrainOrder
 from workbench.lifecycle.remarks import remarks
@@ -37,6 +38,8 @@ def train(task: Task) -> Produced:
     Raises:
         InfrastructureError: The tracking server did not take all records in time.
     """
+    from workbench.records import decision_rows
+
     prepared = data.load(task.folder_of("prepare"))
     order = train_order(task.pipeline, task.folder_of("prepare"), task.folder)
     task.store.log_params(task.run_id, params_of(order))
@@ -46,6 +49,7 @@ def train(task: Task) -> Produced:
     trace_id = task.store.log_decisions(task.run_id, records) if records else ""
     _save_check_rows(task, order.model, trained.weights, prepared)
     model = _log_model(task, order.model, trained.weights)
+    summary = _summary(order, trained, records)
     return Produced(
         values={
             "folder": str(task.folder),
@@ -62,9 +66,13 @@ def train(task: Task) -> Produced:
             "trace_id": trace_id,
             **model,
         },
-        summary=_summary(order, trained, records),
+        summary=summary,
         metrics={"steps": trained.steps, "samples_total": trained.samples},
-        tags={"wb.weights_digest": file_digest(trained.weights), "wb.trace_id": trace_id},
+        tags={
+            "wb.weights_digest": file_digest(trained.weights),
+            "wb.trace_id": trace_id,
+            NOTE_TAG: train_note(summary, decision_rows(records)),
+        },
     )
 
 
