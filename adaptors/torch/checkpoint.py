@@ -65,6 +65,23 @@ def save(folder: Path, job: Job, parts: dict[str, Stateful], group: Group) -> No
         old.unlink(missing_ok=True)
 
 
+def is_finite(model: torch.nn.Module) -> bool:
+    """Return whether every weight is a finite number; the same on every worker.
+
+    Example:
+        >>> model = torch.nn.Linear(1, 1)
+        >>> is_finite(model), is_finite(model.apply(lambda part: part.weight.data.fill_(torch.inf)))
+        (True, False)
+    """
+    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+
+
+def newest_step(folder: Path) -> int:
+    """Return the step of the newest checkpoint in ``folder``, 0 without one."""
+    steps = [int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.pt")]
+    return max(steps, default=0)
+
+
 def load(folder: Path, job: Job, parts: dict[str, Stateful], group: Group) -> int | None:
     """Go on from the newest checkpoint that can be read; return its step, or ``None`` without one.
 

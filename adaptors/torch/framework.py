@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workbench.codec import to_plain
-from workbench.errors import StageError
+from workbench.errors import NonFiniteError, StageError
 from workbench.lifecycle.ports import SPOOL, ModelSource, Trained, TrainOrder
 from workbench.parts import search_path
 
+from .checkpoint import newest_step
 from .launch import launch
-from .training import RESULT, WEIGHTS, build_model
+from .training import CHECKPOINTS, RESULT, WEIGHTS, build_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,13 +54,20 @@ class TorchFramework:
         path.write_text(json.dumps(plain, indent=2))
         (folder / RESULT).unlink(missing_ok=True)
         module = ["-m", "workbench.adaptors.torch.worker", "order", str(path)]
-        launch(
-            [*module, "--resume"] if resume else module,
-            workers=order.workers,
-            folder=folder,
-            should_stop=should_stop,
-            on_line=self.on_line,
-        )
+        try:
+            launch(
+                [*module, "--resume"] if resume else module,
+                workers=order.workers,
+                folder=folder,
+                should_stop=should_stop,
+                on_line=self.on_line,
+            )
+        except NonFiniteError as error:
+            step = newest_step(folder / CHECKPOINTS)
+            kept = (
+                f"the checkpoint of step {step:,} is kept" if step else "no checkpoint was due yet"
+            )
+            raise NonFiniteError(f"{error}; {kept}", step=error.step) from error
         if not (folder / RESULT).exists():
             raise StageError(f"training ended without a result in {folder}", stage="train")
         result = json.loads((folder / RESULT).read_text())

@@ -18,7 +18,7 @@ import torch
 
 from workbench.arbiter import Limits
 from workbench.codec import from_plain
-from workbench.errors import ConfigurationError, Interrupted
+from workbench.errors import ConfigurationError, Interrupted, NonFiniteError
 from workbench.lifecycle.ports import Part, TrainOrder
 from workbench.monitors import build_monitor
 from workbench.parts import resolve, search_path
@@ -88,7 +88,9 @@ def train(order: TrainOrder, contract: Contract, *, resume: bool) -> None:
     with job:
         for epoch in job.epochs(order.epochs):
             for batch_inputs, batch_targets in epoch:
-                if job.at_step_start and job.seconds - saved_at >= order.checkpoint_seconds:
+                due = job.seconds - saved_at >= order.checkpoint_seconds
+                # Weights that the last step broke would replace good ones, before a loss tells.
+                if job.at_step_start and due and checkpoint.is_finite(model):
                     checkpoint.save(folder / CHECKPOINTS, job, parts, group)
                     saved_at = job.seconds
                 with _autocast(device, precision):
@@ -106,6 +108,12 @@ def train(order: TrainOrder, contract: Contract, *, resume: bool) -> None:
                 scaler.step(optimizer)
                 scaler.update()
                 optimizer.zero_grad()
+        if not checkpoint.is_finite(model):  # broken by the last step: no later loss tells
+            raise NonFiniteError(
+                f"the weights became NaN or infinite at step {job.step}; allowed: finite numbers; "
+                "lower the learning rate, or clip gradients",
+                step=job.step,
+            )
         checkpoint.save(folder / CHECKPOINTS, job, parts, group)
     if job.interrupted:
         raise Interrupted(f"training was interrupted after step {job.step}; go on with --resume")

@@ -38,6 +38,19 @@ def build(width=16, outputs=3, dropout=0.0):
 
 def nothing():
     return 3
+
+class Breaking(torch.optim.SGD):
+    def __init__(self, parameters, lr, at):
+        super().__init__(parameters, lr=lr)
+        self.at, self.done = at, 0
+
+    def step(self, closure=None):
+        super().step()
+        self.done += 1
+        if self.done == self.at:
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.data.fill_(torch.inf)
 """
 
 
@@ -154,6 +167,22 @@ def test_nan_stops_training_and_keeps_the_last_good_checkpoint(order: TrainOrder
     last = torch.load(kept[-1], weights_only=True)
     assert last["job"]["step"] < caught.value.step
     assert not (Path(order.folder) / WEIGHTS).exists()
+    assert f"the checkpoint of step {last['job']['step']} is kept" in str(caught.value)
+
+
+@pytest.mark.parametrize(("at", "told_at"), [(7, 8), (114, 114)])
+def test_weights_that_a_step_breaks_are_never_a_checkpoint(
+    order: TrainOrder, at: int, told_at: int
+) -> None:
+    optimizer = Part(name="own_model:Breaking", options={"lr": 0.1, "at": at})
+    broken = replace(order, optimizer=optimizer, checkpoint_seconds=0.0)
+    with pytest.raises(NonFiniteError, match="became NaN or infinite at step") as caught:
+        here(broken)
+    assert caught.value.step == told_at
+    for path in (Path(order.folder) / CHECKPOINTS).glob("*.pt"):
+        saved = torch.load(path, weights_only=True)
+        assert saved["job"]["step"] < at
+        assert all(value.isfinite().all() for value in saved["parts"]["model"].values())
 
 
 @pytest.mark.parametrize(
