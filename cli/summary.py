@@ -122,7 +122,7 @@ def print_verdict(console: Console, verdict: str, gates: Sequence[str]) -> None:
     style = {"pass": "bold green", "fail": "bold red"}.get(verdict, "bold yellow")
     print_line(console, "audit", verdict or "no gates", style)
     for sentence in gates:
-        print_line(console, "", sentence)
+        print_sentence(console, sentence)
 
 
 def print_plan(plan: Plan) -> None:
@@ -188,6 +188,17 @@ def new_table(title: str, *columns: str) -> Any:
     for column in columns:
         table.add_column(column, header_style="dim")
     return table
+
+
+def print_sentence(console: Console, sentence: str) -> None:
+    """Print a sentence under its name: wrapped between words on a terminal, whole in a file."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    if console.is_terminal:
+        console.print(Padding(Text(sentence), (0, 0, 0, 11)))
+    else:
+        print_line(console, "", sentence)
 
 
 def print_line(console: Console, name: str, text: str, style: str = "") -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from workbench.cli import main
 from workbench.cli.runs import find_run, recent_runs
+from workbench.cli.summary import print_verdict
 from workbench.errors import UsageError
 from workbench.record import Record
 from workbench.records import MLflowStore
@@ -174,3 +177,18 @@ def test_a_server_elsewhere_has_its_own_ui(capsys: pytest.CaptureFixture[str]) -
     assert main(["ui", "--tracking-uri", "http://tracker.example:5000/"]) in (0, 4)
     out, err = capsys.readouterr()
     assert "http://tracker.example:5000/" in out + err
+
+
+def test_a_verdict_wraps_between_words_on_a_terminal_and_is_one_line_in_a_file() -> None:
+    sentence = "the difference is small " * 8
+    drawn = {}
+    for terminal in (True, False):
+        out = io.StringIO()
+        console = Console(file=out, width=60, force_terminal=terminal, color_system=None)
+        print_verdict(console, "pass", [sentence.strip()])
+        drawn[terminal] = [line for line in out.getvalue().splitlines() if "difference" in line]
+
+    assert len(drawn[False]) == 1
+    assert len(drawn[True]) > 1
+    assert {word for line in drawn[True] for word in line.split()} == set(sentence.split())
+    assert all(line.startswith(" " * 11) for line in drawn[True])
