@@ -244,14 +244,27 @@ class GateSettings(Settings):
 class AuditSettings(Settings):
     """The audit stage: attributes whose groups are compared, and the gates on the gaps.
 
-    ``positive`` is the class counted as positive, ``depth`` how many attributes are combined.
+    ``positive`` is the class counted as positive, ``depth`` how many attributes are combined,
+    ``names`` what the report calls a code, such as ``{SEX: {1: male, 2: female}}``.
     """
 
     attributes: list[str] = Field(min_length=1)
+    names: dict[str, dict[int | str, str]] = Field(default_factory=dict)
     gates: list[GateSettings] = Field(default_factory=list)
     positive: Any = None
     depth: int = Field(default=3, ge=1, description="intersections of up to so many attributes")
     level: float = Field(default=0.95, gt=0.5, lt=1, description="confidence of intervals")
+
+    @model_validator(mode="after")
+    def _names_are_of_attributes(self) -> AuditSettings:
+        for attribute, names in self.names.items():
+            if attribute not in self.attributes:
+                raise ValueError(
+                    f"names has the attribute {attribute}; allowed: {', '.join(self.attributes)}"
+                )
+            if len(set(names.values())) < len(names):
+                raise ValueError(f"names of {attribute} gives two codes one name; make them differ")
+        return self
 
     @model_validator(mode="after")
     def _gates_name_attributes(self) -> AuditSettings:

@@ -35,6 +35,7 @@ def audit(task: Task) -> Produced:
         Path(task.earlier["evaluate"]["predictions"]),
         settings.attributes,
     )
+    table = named(table, settings.names)
     if settings.positive is not None and task.earlier["prepare"]["classes"] > 2:
         columns["score"] = None
     report = audit_table(
@@ -161,6 +162,28 @@ def audit_input(
             names[name] = f"{name}_" if name in attributes else name
             joined[names[name]] = predicted[name]
     return joined, names
+
+
+def named(table: pd.DataFrame, names: Mapping[str, Mapping[int | str, str]]) -> pd.DataFrame:
+    """Return the table with the codes of its columns replaced by their names; others stay.
+
+    Example:
+        >>> import pandas as pd
+        >>> table = pd.DataFrame({"SEX": [1, 2]})
+        >>> named(table, {"SEX": {1: "male", "2": "female"}})["SEX"].tolist()
+        ['male', 'female']
+    """
+
+    def code(value: Any) -> str:
+        whole = isinstance(value, float) and value.is_integer()
+        return str(int(value)) if whole else str(value)
+
+    replaced = {}
+    for column, given in names.items():
+        called = {str(key): name for key, name in given.items()}
+        levels = {level: called.get(code(level), level) for level in table[column].unique()}
+        replaced[column] = table[column].map(levels).astype(object)
+    return table.assign(**replaced)
 
 
 def _settings(pipeline: Pipeline) -> Mapping[str, Any]:
