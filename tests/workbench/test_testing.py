@@ -50,12 +50,12 @@ def drive(engine: Engine, adaptor: ScriptedAdaptor, tracker: Tracker, clock: Fix
 
 
 def test_a_scripted_adaptor_drives_an_engine_and_a_tracker_keeps_its_records() -> None:
-    adaptor = ScriptedAdaptor(script(5), answers=[Deferred("wait"), Refused("too large")])
+    adaptor = ScriptedAdaptor(script(5), answers=[Deferred("wait")])
     tracker, clock = MemoryTracker(), FixedClock(now=100.0, tick=0.5)
     drive(Engine(policies=(Schedule(at={3: 64}),)), adaptor, tracker, clock)
     assert adaptor.asked == [SetBatchSize(64, reason=_reason(step)) for step in (3, 4, 5)]
     outcomes = [record.outcome for record in tracker.records]
-    assert outcomes == [None, None, Deferred("wait"), Refused("too large"), Applied(step=5)]
+    assert outcomes == [None, None, Deferred("wait"), Applied(step=4), Applied(step=5)]
     assert [record.unix_time for record in tracker.records] == [100.0, 100.5, 101.0, 101.5, 102.0]
     assert tracker.closed
 

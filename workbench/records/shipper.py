@@ -17,7 +17,7 @@ from .sink import Sink
 from .spool_reader import SpoolReader
 
 _log = logging.getLogger(__name__)
-_FIRST_RECORDS = 50
+_FIRST_RECORDS = 10
 _MOST_RECORDS = 5000
 
 

@@ -63,8 +63,8 @@ def test_batches_are_about_as_large_as_asked(spool: Path) -> None:
             sizes.append(len(points))
 
     assert _shipper(spool, Sizes(), max_batch=200).start().close(timeout=10)
-    assert max(sizes) <= 500
-    assert sorted(sizes)[len(sizes) // 2] == 200
+    assert max(sizes) <= 220
+    assert 180 <= sorted(sizes)[len(sizes) // 2] <= 200
 
 
 def test_a_sink_that_is_away_is_reported_once_and_gets_everything_later(spool: Path) -> None:
