@@ -145,7 +145,7 @@ def _forget_if_stale(module_name: str, search_path: Sequence[str]) -> None:
     if expected is None or known is None or known == _fingerprint(expected):
         return
     for file in code_files(module_name, search_path):
-        for name, module in list(sys.modules.items()):
+        for name, module in sys.modules.copy().items():  # other threads import
             if getattr(module, "__file__", None) == str(file):
                 del sys.modules[name]
     sys.modules.pop(module_name, None)

@@ -89,7 +89,7 @@ def fieller(found: Moments, level: float) -> tuple[float, float]:
     """
     t = t_quantile(0.5 + 0.5 * level, max(found.dof, 0.5))
     # Relative errors: the quadratic then has no units, and neither overflows nor underflows.
-    scale = abs(found.x) or sqrt(found.xx) or 1.0
+    scale = max(abs(found.x), sqrt(found.xx)) or 1.0
     point = found.x / scale
     xx = t * t * (found.xx / scale / scale)
     xy = t * t * (found.xy / scale / found.y)
