@@ -9,7 +9,7 @@ from workbench.signal import Signal, undetermined
 
 from .drift import FALSE_ALARM
 from .estimate import due, estimate
-from .options import check_count, check_fraction
+from .options import check_estimate
 from .parts import split
 from .window import Window, push
 
@@ -64,9 +64,7 @@ class GradientVariance:
     name = _NAME
 
     def __post_init__(self) -> None:
-        check_fraction(self.name, "level", self.level)
-        check_fraction(self.name, "false_alarm", self.false_alarm)
-        check_count(self.name, "min_steps", self.min_steps, least=4)
+        check_estimate(self.name, self.level, self.false_alarm, self.min_steps)
 
     def init(self) -> GradientVarianceState:
         """Return the state before the first step."""

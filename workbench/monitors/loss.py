@@ -10,7 +10,7 @@ from workbench.signal import Signal, exact, undetermined
 
 from .drift import FALSE_ALARM
 from .estimate import due, estimate
-from .options import check_count, check_fraction
+from .options import check_estimate
 from .window import Window, push
 
 _LARGEST = 1e150
@@ -100,9 +100,7 @@ class LossSmoothed:
     name = "loss_smoothed"
 
     def __post_init__(self) -> None:
-        check_fraction(self.name, "level", self.level)
-        check_fraction(self.name, "false_alarm", self.false_alarm)
-        check_count(self.name, "min_steps", self.min_steps, least=4)
+        check_estimate(self.name, self.level, self.false_alarm, self.min_steps)
 
     def init(self) -> LossSmoothedState:
         """Return the state before the first step."""

@@ -35,3 +35,14 @@ def check_count(monitor: str, option: str, value: object, *, least: int) -> None
             f"monitor {monitor}: {option} is {value!r}; allowed: an integer of {least} or more; "
             f"for example {option}={max(least, 8)}"
         )
+
+
+def check_estimate(monitor: str, level: float, false_alarm: float, min_steps: int) -> None:
+    """Check the options that every monitor with an interval has.
+
+    Raises:
+        ConfigurationError: Which option is out of its range.
+    """
+    check_fraction(monitor, "level", level)
+    check_fraction(monitor, "false_alarm", false_alarm)
+    check_count(monitor, "min_steps", min_steps, least=4)
