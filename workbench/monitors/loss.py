@@ -40,6 +40,7 @@ class Loss:
     """
 
     name = "loss"
+    needs = ()
 
     def init(self) -> LossState:
         """Return the state before the first step."""
@@ -98,6 +99,7 @@ class LossSmoothed:
     min_steps: int = 8
     false_alarm: float = FALSE_ALARM
     name = "loss_smoothed"
+    needs = ()
 
     def __post_init__(self) -> None:
         check_estimate(self.name, self.level, self.false_alarm, self.min_steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from workbench.facts import StepFacts
+from workbench.facts import StepFacts, TwoNorms
 
 _LARGEST = 1e150
 """Beyond it a square leaves the range of a float; no honest norm comes near it."""
@@ -27,12 +27,10 @@ class Parts:
 
 
 def split(facts: StepFacts) -> Parts | None:
-    """Return the parts of a step, or ``None`` when it has none to offer.
+    """Return the parts of a step's gradient, or ``None`` when it has none to offer.
 
-    ``S_hat = B (small - big) / (k - 1)``, ``|G|^2_hat = big - S_hat / B`` (McCandlish et al.
-    2018, appendix A.1, for ``k`` small batches of any sizes). There are none when a norm is
-    missing, the step was skipped, any number is NaN, infinite or beyond ``1e150``, or the small
-    norm is below the big one, which no gradient can do.
+    There are none when a norm is missing, the step was skipped, or any number is NaN or infinite;
+    see :func:`parts_of` for the rest.
 
     Example:
         >>> facts = StepFacts(step=1, epoch=0, samples=64, seconds=0.1, workers=2,
@@ -41,13 +39,29 @@ def split(facts: StepFacts) -> Parts | None:
         >>> split(facts)
         Parts(noise=64.0, signal=1.0)
     """
-    small, big = facts.grad_sqnorm_small, facts.grad_sqnorm_big
-    if small is None or big is None or not facts.splits or not facts.finite:
+    norms = facts.norms
+    if norms is None or not facts.finite:
         return None
-    batch, excess = facts.batch_size_global, small - big
-    if batch < 1 or big < 0.0 or excess < -_ROUNDING * big:
+    return parts_of(norms, facts.batch_size_global)
+
+
+def parts_of(norms: TwoNorms, batch: int) -> Parts | None:
+    """Return the parts of one gradient seen at two batch sizes, the big one of ``batch`` samples.
+
+    ``S_hat = B (small - big) / (k - 1)``, ``|G|^2_hat = big - S_hat / B`` (McCandlish et al.
+    2018, appendix A.1, for ``k`` small batches of any sizes). ``None`` when a number is NaN,
+    infinite or beyond ``1e150``, or the small norm is below the big one, which no gradient can do.
+
+    Example:
+        >>> parts_of(TwoNorms(small=3.0, big=2.0, small_batches=2), 64)
+        Parts(noise=64.0, signal=1.0)
+    """
+    excess = norms.small - norms.big
+    if not norms.finite or norms.small_batches < 2 or batch < 1 or norms.big < 0.0:
         return None
-    noise = batch * max(excess, 0.0) / (facts.small_batches - 1)
-    if max(noise, small) > _LARGEST:
+    if excess < -_ROUNDING * norms.big:
         return None
-    return Parts(noise, big - noise / batch)
+    noise = batch * max(excess, 0.0) / (norms.small_batches - 1)
+    if max(noise, norms.small) > _LARGEST:
+        return None
+    return Parts(noise, norms.big - noise / batch)

@@ -46,6 +46,7 @@ class Throughput:
 
     window_steps: int = 50
     name = _NAME
+    needs = ()
 
     def __post_init__(self) -> None:
         check_count(self.name, "window_steps", self.window_steps, least=1)
