@@ -17,6 +17,9 @@ INNER_PRODUCTS = "inner_products"
 PRECONDITIONED = "preconditioned"
 """``preconditioned`` and ``preconditioner``."""
 
+COVERED = "covered"
+"""``covered``, and exact splits now and then to calibrate it."""
+
 SUCCESSIVE = "successive"
 """``successive``."""
 
