@@ -15,9 +15,14 @@ EXPORTED = {
         __version__
     """,
     "workbench.monitors": """
-        DEFAULT_MONITORS MONITORS GradientNorm GradientNormState GradientVariance
-        GradientVarianceState Loss LossSmoothed LossSmoothedState LossState Monitor NoiseScale
-        NoiseScaleState Throughput ThroughputState build_monitor
+        DEFAULT_MONITORS MONITORS PHASE_NAMES AdaScaleGain Average Cabs CabsState
+        GradientCosineSteps GradientCosineWorkers GradientNorm GradientNormState
+        GradientSnr GradientVariance GradientVarianceState InnerProductTest
+        InnerProductTestState Loss LossSmoothed LossSmoothedState LossState Memory
+        MemoryState Monitor MonitorShare MonitorShareState NoiseScale NoiseScaleState
+        NormTest PhaseShare PhaseShareState SnrState StatisticalEfficiency Stragglers
+        StragglersState Throughput ThroughputState UpdateRatio UpdateRatioState
+        build_monitor
     """,
     "workbench.policies": """
         POLICIES GrowWithNoise Schedule WatchOnly build_policy policy_path

@@ -4,24 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from workbench.errors import ConfigurationError
 
+from .adascale_gain import AdaScaleGain
+from .average import Average
+from .cabs import Cabs, CabsState
+from .gradient_cosine import GradientCosineSteps, GradientCosineWorkers
 from .gradient_norm import GradientNorm, GradientNormState
+from .gradient_snr import GradientSnr
 from .gradient_variance import GradientVariance, GradientVarianceState
+from .inner_product_test import InnerProductTest, InnerProductTestState
 from .loss import Loss, LossSmoothed, LossSmoothedState, LossState
+from .memory import Memory, MemoryState
+from .monitor_share import MonitorShare, MonitorShareState
 from .noise_scale import NoiseScale, NoiseScaleState
+from .norm_test import NormTest
+from .phase_share import PHASE_NAMES, PhaseShare, PhaseShareState
 from .protocol import Monitor
+from .sample_snr import SnrState
+from .statistical_efficiency import StatisticalEfficiency
+from .stragglers import Stragglers, StragglersState
 from .throughput import Throughput, ThroughputState
+from .update_ratio import UpdateRatio, UpdateRatioState
 
 MONITORS: dict[str, Callable[..., Monitor]] = {
     "noise_scale": NoiseScale,
     "gradient_variance": GradientVariance,
     "gradient_norm": GradientNorm,
+    "gradient_snr": GradientSnr,
+    "gradient_cosine_workers": GradientCosineWorkers,
+    "gradient_cosine_steps": GradientCosineSteps,
+    "norm_test": NormTest,
+    "inner_product_test": InnerProductTest,
+    "cabs": Cabs,
+    "adascale_gain": AdaScaleGain,
+    "statistical_efficiency": StatisticalEfficiency,
+    "update_ratio": UpdateRatio,
     "loss": Loss,
     "loss_smoothed": LossSmoothed,
     "throughput": Throughput,
+    **{f"share_{phase}": partial(PhaseShare, phase=phase) for phase in PHASE_NAMES},
+    "monitor_share": MonitorShare,
+    "memory": Memory,
+    "stragglers": Stragglers,
 }
 """Every monitor by the name of its signal."""
 
@@ -48,7 +76,7 @@ def build_monitor(name: str, options: Mapping[str, Any] | None = None) -> Monito
             f"monitor {name!r} does not exist; allowed: {', '.join(MONITORS)}; choose one of these"
         )
     made = MONITORS[name]
-    allowed = [item.name for item in fields(made)]  # type: ignore[arg-type]
+    allowed = _options(made)
     given = dict(options or {})
     for option in given:
         if option not in allowed:
@@ -59,21 +87,51 @@ def build_monitor(name: str, options: Mapping[str, Any] | None = None) -> Monito
     return made(**given)
 
 
+def _options(made: Callable[..., Monitor]) -> list[str]:
+    """Return the names of the options, less those that the name in ``MONITORS`` has settled."""
+    kind: Any = made.func if isinstance(made, partial) else made
+    settled = made.keywords if isinstance(made, partial) else {}
+    return [item.name for item in fields(kind) if item.name not in settled]
+
+
 __all__ = [
     "DEFAULT_MONITORS",
     "MONITORS",
+    "PHASE_NAMES",
+    "AdaScaleGain",
+    "Average",
+    "Cabs",
+    "CabsState",
+    "GradientCosineSteps",
+    "GradientCosineWorkers",
     "GradientNorm",
     "GradientNormState",
+    "GradientSnr",
     "GradientVariance",
     "GradientVarianceState",
+    "InnerProductTest",
+    "InnerProductTestState",
     "Loss",
     "LossSmoothed",
     "LossSmoothedState",
     "LossState",
+    "Memory",
+    "MemoryState",
     "Monitor",
+    "MonitorShare",
+    "MonitorShareState",
     "NoiseScale",
     "NoiseScaleState",
+    "NormTest",
+    "PhaseShare",
+    "PhaseShareState",
+    "SnrState",
+    "StatisticalEfficiency",
+    "Stragglers",
+    "StragglersState",
     "Throughput",
     "ThroughputState",
+    "UpdateRatio",
+    "UpdateRatioState",
     "build_monitor",
 ]

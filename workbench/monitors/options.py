@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from workbench.errors import ConfigurationError
 
 
@@ -46,3 +48,35 @@ def check_estimate(monitor: str, level: float, false_alarm: float, min_steps: in
     check_fraction(monitor, "level", level)
     check_fraction(monitor, "false_alarm", false_alarm)
     check_count(monitor, "min_steps", min_steps, least=4)
+
+
+def check_positive(monitor: str, option: str, value: object) -> None:
+    """Refuse what is not a finite number above 0.
+
+    Raises:
+        ConfigurationError: ``value`` is something else.
+
+    Example:
+        >>> check_positive("norm_test", "theta", 0.9)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < inf:
+        raise ConfigurationError(
+            f"monitor {monitor}: {option} is {value!r}; allowed: a number above 0; "
+            f"for example {option}=1.0"
+        )
+
+
+def check_group(monitor: str, group: object) -> None:
+    """Refuse a name of a group of parameters that is not text.
+
+    Raises:
+        ConfigurationError: ``group`` is something else.
+
+    Example:
+        >>> check_group("gradient_norm", "encoder.0")
+    """
+    if not isinstance(group, str):
+        raise ConfigurationError(
+            f"monitor {monitor}: group is {group!r}; allowed: a module's dotted name or optimizer.N; "
+            "leave it out for the whole model"
+        )
