@@ -200,7 +200,7 @@ model = torch.nn.Linear(4, 1)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 dataset = torch.utils.data.TensorDataset(torch.randn(60, 4), torch.randn(60, 1))
 policies = [GrowWithNoise(max_batch_size=32), Schedule(at={3: 16})]
-job = attach(model, optimizer, dataset, batch_size=8, policies=policies, split_every=1)
+job = attach(model, optimizer, dataset, batch_size=8, policies=policies, measure_every=1)
 for epoch in job.epochs(1):
     for inputs, targets in epoch:
         loss = torch.nn.functional.mse_loss(model(inputs), targets)

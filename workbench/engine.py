@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 
 from workbench.arbiter import Choice, Limits, arbitrate
 from workbench.codec import from_plain, to_plain
-from workbench.decision import Applied, Decision, Outcome, Refused, SetLearningRate, wish
+from workbench.decision import (
+    Applied,
+    Decision,
+    Outcome,
+    Refused,
+    SetBatchSize,
+    SetLearningRate,
+    wish,
+)
 from workbench.facts import StepFacts
 from workbench.monitors.protocol import Monitor
 from workbench.policy import AnyPolicy, StatefulPolicy, View, policy_name
@@ -29,6 +37,8 @@ class EngineState:
         last_change: Step at which a decision was last applied.
         learning_rate_scale: The last ``SetLearningRate`` applied.
         refused: What the job refused, as ``(wish, reason)``; it is not asked for again.
+        batch_size_global: The last batch size applied; 0 before one was.
+        batch_size_after: The last step that was drawn with the one before it.
     """
 
     monitors: tuple[Any, ...]
@@ -38,6 +48,8 @@ class EngineState:
     last_change: int = 0
     learning_rate_scale: float = 1.0
     refused: tuple[tuple[str, str], ...] = ()
+    batch_size_global: int = 0
+    batch_size_after: int = 0
 
 
 class Step(NamedTuple):
@@ -100,10 +112,14 @@ class Engine:
             return replace(state, last_outcome=outcome, refused=refused)
         if not isinstance(outcome, Applied):
             return replace(state, last_outcome=outcome)
-        scale = state.learning_rate_scale
+        state = replace(state, last_outcome=outcome, last_change=step)
         if isinstance(decision, SetLearningRate):
-            scale = decision.scale
-        return replace(state, last_outcome=outcome, last_change=step, learning_rate_scale=scale)
+            return replace(state, learning_rate_scale=decision.scale)
+        if isinstance(decision, SetBatchSize):
+            # Facts come some steps late: those drawn before still tell the batch size of then.
+            batch = decision.batch_size_global
+            return replace(state, batch_size_global=batch, batch_size_after=outcome.step)
+        return state
 
     def save(self, state: EngineState) -> dict[str, Any]:
         """Return the state as plain values, monitors and policies by name.
@@ -170,7 +186,11 @@ class Engine:
             epoch=facts.epoch,
             samples=facts.samples,
             workers=facts.workers,
-            batch_size_global=facts.batch_size_target,
+            batch_size_global=(
+                state.batch_size_global
+                if facts.step <= state.batch_size_after
+                else facts.batch_size_target
+            ),
             learning_rate_scale=state.learning_rate_scale,
             dataset_size=self.dataset_size,
             signals=signals,

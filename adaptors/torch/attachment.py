@@ -16,6 +16,7 @@ from workbench.monitors.protocol import Monitor
 from workbench.parts import resolve
 from workbench.policy import AnyPolicy
 from workbench.record import Tracker
+from workbench.sampling import Sampling, parse_share
 from workbench.span import SpanSink
 
 from .contract import Contract, parent_is_gone, read_contract
@@ -47,7 +48,9 @@ def attach(
     collate_fn: Collate | None = None,
     num_workers: int = 0,
     pin_memory: bool = False,
-    split_every: int = 16,
+    overhead: float | str = 0.01,
+    measure_every: int = 0,
+    single_worker: str = "auto",
     read_lag: int | None = None,
     trackers: Sequence[Tracker] = (),
     spans: SpanSink | None = None,
@@ -86,9 +89,16 @@ def attach(
         collate_fn: As of ``torch.utils.data.DataLoader``.
         num_workers: Processes that load ahead, in each worker.
         pin_memory: As of ``DataLoader``; only with ``num_workers``.
-        split_every: On one worker without accumulation, the noise scale comes from splitting each
-            so many-th batch in two; 0 for never.
-        read_lag: Steps after which numbers are read from the device; 0 on the CPU, 1 on a GPU.
+        overhead: The share of a step's time that measuring may take, such as ``0.01`` or ``"1%"``: so
+            many steps are measured as fit into it (see :class:`workbench.sampling.Sampling`).
+        measure_every: Measure each so many-th step instead, whatever it costs, so that the same run
+            takes the same decisions on any machine; 0: keep the budget.
+        single_worker: How one worker without accumulation sees its batch at two sizes: by
+            ``per-example`` norms where the layers give them nearly free, by a ``split`` (a second
+            backward pass), ``auto`` for the first where it covers the model, or ``none``.
+        read_lag: Steps between a step and the reaction to it; 1 on the CPU, 2 on a GPU. With 1 or
+            more, the numbers of several workers ride along with the next step's gradients and cost
+            no exchange of their own; with 0 they are exchanged at once.
         trackers: Where records go (rank 0 only).
         spans: Where the spans ``data``, ``compute`` and ``monitor`` of this rank go, such as a
             ``workbench.tracing.SpanRing``.
@@ -123,7 +133,7 @@ def attach(
         max_batch_size_per_worker=max_batch_size_per_worker,
         seed=seed,
         shuffle=shuffle,
-        split_every=split_every,
+        single_worker=single_worker,
         read_lag=_read_lag(read_lag, device),
         steps_at_boundary=steps_at_boundary,
         static_graph=static_graph,
@@ -145,6 +155,7 @@ def attach(
         group=group,
         engine=engine,
         settings=settings,
+        sampling=Sampling(overhead=parse_share(overhead), every=measure_every),
         grad_scaler=grad_scaler,
         trackers=_trackers(trackers, contract, group),
         spans=spans,
@@ -182,7 +193,7 @@ def _check(model: Any, optimizer: Any) -> None:
 def _read_lag(given: int | None, device: torch.device) -> int:
     if given is not None:
         return given
-    return 0 if device.type == "cpu" else 1
+    return 1 if device.type == "cpu" else 2
 
 
 def _policies(policies: Sequence[AnyPolicy], contract: Contract) -> tuple[AnyPolicy, ...]:

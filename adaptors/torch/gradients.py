@@ -1,4 +1,4 @@
-"""The gradients of one step: weighted, accumulated, added over workers and measured, in the hooks."""
+"""The gradients of one step: weighted, accumulated and added over workers, in the hooks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,28 @@ import torch
 from workbench.errors import ConfigurationError
 
 from .group import Group
-from .halves import Halves
 from .leaves import Arrivals
-from .norms import sqnorm
+from .measurement import Measurement, Numbers
 from .reduce import Reducer
+from .stopwatch import BACKWARD, COMMUNICATION, Stopwatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """How a micro-batch is to be measured.
+
+    Attributes:
+        norms: Whether to take norms at all.
+        how: How one worker's only micro-batch is taken apart, as :meth:`.measurement.Measurement.arm`
+            names it.
+        step: The step, for what is compared with the step before; 0: compare nothing.
+        dot: Whether to take inner products with the mean over workers.
+    """
+
+    norms: bool = False
+    how: str = "none"
+    step: int = 0
+    dot: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,16 +39,16 @@ class Measured:
     """What was seen of one step's gradient on this worker; tensors stay on their device.
 
     Attributes:
-        small: ``sum(b_i |g_i|²)`` over this worker's small batches, or ``None``.
-        big: ``|g|²`` of the mean over all workers, or ``None``.
-        split: The first is over two halves of one batch (already divided by its size).
+        numbers: By name; see :meth:`.measurement.Measurement.take`.
+        origin: ``split`` or ``per-example`` when one worker's micro-batch was taken apart.
         arrived: A backward pass took place.
+        riders: The sums of the numbers that rode along, or ``None``.
     """
 
-    small: torch.Tensor | None
-    big: torch.Tensor | None
-    split: bool
+    numbers: Numbers
+    origin: str
     arrived: bool
+    riders: torch.Tensor | None
 
 
 class Gradients:
@@ -41,60 +59,70 @@ class Gradients:
 
     Args:
         model: The plain module (not wrapped in DistributedDataParallel).
+        parameters: Its trainable parameters.
         group: The workers.
-        measure: Whether to take norms at all.
+        measurement: Who takes the norms, or ``None``.
         grad_scaler: The loop's ``torch.amp.GradScaler``, or ``None``.
         static_graph: Whether every step uses the same parameters.
+        seats: How many numbers may ride along with the gradients.
+        watch: The step's stopwatch.
     """
 
     def __init__(
         self,
         model: torch.nn.Module,
+        parameters: list[torch.nn.Parameter],
         group: Group,
         *,
-        measure: bool,
+        measurement: Measurement | None,
         grad_scaler: torch.amp.GradScaler | None,
         static_graph: bool,
+        seats: int,
+        watch: Stopwatch,
     ) -> None:
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self._group, self._measure, self._scaler = group, measure, grad_scaler
-        self._one = torch.ones((), device=self.parameters[0].device)
-        self._reducer = Reducer(self.parameters, group) if group.workers > 1 else None
-        self._halves = Halves(model, self.parameters) if measure else None
+        self._parameters = parameters
+        self._group, self._measurement, self._scaler = group, measurement, grad_scaler
+        self._watch = watch
+        self._one = torch.ones((), device=parameters[0].device)
+        self._reducer = Reducer(parameters, group, seats=seats) if group.workers > 1 else None
         self._stash: dict[int, torch.Tensor] = {}
         self._weight, self._rows, self._last = 1.0, 0, True
+        self._asked = Asked()
+        self._riders: torch.Tensor | None = None
         self._closed = False
-        self._small: torch.Tensor | None = None
-        self._big: torch.Tensor | None = None
-        self._split = False
         self._arrivals = Arrivals(
             model,
-            self.parameters,
+            parameters,
             static_graph=static_graph,
             on_arrival=self._arrived,
             on_last=self._close_backward,
         )
 
-    @property
-    def refusal(self) -> str:
-        """Why a batch could not be split on one worker, or empty."""
-        return self._halves.refusal if self._halves is not None else ""
-
-    def expect(self, *, weight: float, rows: int, last: bool, split: bool) -> None:
+    def expect(
+        self,
+        *,
+        weight: float,
+        rows: int,
+        last: bool,
+        asked: Asked,
+        riders: torch.Tensor | None = None,
+    ) -> None:
         """Get ready for a micro-batch.
 
         Args:
             weight: Its share of the global mean, 0 for a stand-in.
             rows: Its samples.
             last: Whether the optimizer steps after it.
-            split: Whether to measure its halves (one worker, one micro-batch).
+            asked: What to measure.
+            riders: Numbers to be added over the workers together with the gradients.
         """
         self._arrivals.reset()
         self._weight, self._rows, self._last, self._closed = weight, rows, last, False
-        if self._halves is not None:
-            self._halves.arm(rows if split else 0)
+        self._asked, self._riders = asked, None
+        if self._measurement is not None and asked.norms:
+            self._measurement.arm(rows, asked.how)
         if last and self._reducer is not None:
-            self._reducer.begin(weight, self._stash)
+            self._reducer.begin(weight, self._stash, riders=riders, dot=asked.dot)
 
     def before_step(self) -> None:
         """Finish a backward pass whose end was not seen (called before the optimizer steps)."""
@@ -108,23 +136,23 @@ class Gradients:
         if self._arrivals.any and not self._closed:
             self._close_backward()
 
-    def collect(self) -> Measured:
-        """Return what was measured since the last call."""
-        if self._arrivals.late and self._closed and self._measure:
-            self._small, self._big = None, self._sqnorm()
-        measured = Measured(
-            small=self._small, big=self._big, split=self._split, arrived=self._closed
-        )
-        self._small = self._big = None
-        self._split = False
-        self._stash = {}
-        return measured
+    def collect(self, *, size: int) -> Measured:
+        """Return what was measured since the last call, in a step of ``size`` samples."""
+        numbers: Numbers = {}
+        origin = ""
+        if self._measurement is not None:
+            if self._arrivals.late and self._closed and self._asked.norms:
+                self._measurement.reset()  # more came after what was measured
+                self._measurement.mean()
+            numbers = self._measurement.take(size=size, unscale=self._unscale())
+            origin = self._measurement.origin
+            self._measurement.reset()
+        riders, self._riders, self._stash = self._riders, None, {}
+        return Measured(numbers=numbers, origin=origin, arrived=self._closed, riders=riders)
 
     def close(self) -> None:
         """Remove all hooks."""
         self._arrivals.close()
-        if self._halves is not None:
-            self._halves.close()
 
     def _arrived(self, place: int) -> None:
         if self._last and self._reducer is not None and not self._closed:
@@ -133,31 +161,54 @@ class Gradients:
     def _close_backward(self) -> None:
         """The last gradient of this micro-batch is in ``.grad``."""
         self._closed = True
-        own = self._sqnorm() if self._measure else None
-        if own is not None and self._weight > 0.0:
-            small = own * self._rows
-            self._small = small if self._small is None else self._small + small
+        self._watch.mark(BACKWARD)
         if not self._last:
+            self._measure_own()
             self._put_aside()
         elif self._reducer is not None:
-            big = self._reducer.finish(measure=self._measure)
-            self._big = None if big is None else self._unscaled(big)
+            self._measure_own()
+            self._finish_together(self._reducer)
         else:
-            self._finish_alone(own)
+            self._finish_alone()
 
-    def _finish_alone(self, own: torch.Tensor | None) -> None:
-        if self._stash:
-            self._add_stash()
-            self._big = self._sqnorm() if self._measure else None
+    def _measure_own(self) -> None:
+        if self._measurement is not None and self._asked.norms and self._weight > 0.0:
+            token = self._watch.began_measuring()
+            self._measurement.own(self._rows)
+            self._watch.ended_measuring(token)
+
+    def _finish_together(self, reducer: Reducer) -> None:
+        big = reducer.finish(measure=self._asked.norms)
+        self._watch.mark(COMMUNICATION)
+        self._riders = reducer.riders
+        if self._measurement is None:
             return
-        self._big = own
-        if self._halves is not None and own is not None:
-            distance = self._halves.sqdistance()
-            if distance is not None:
-                self._small, self._split = own + self._unscaled(distance), True
+        token = self._watch.began_measuring()
+        if self._asked.norms:
+            self._measurement.mean(sqnorm_known=big)
+            self._measurement.inner_product(reducer.dot, self._rows)
+        if self._asked.step:
+            self._measurement.successive(self._asked.step)
+        self._watch.ended_measuring(token)
+
+    def _finish_alone(self) -> None:
+        accumulated = bool(self._stash)
+        if accumulated:
+            self._measure_own()
+            self._add_stash()
+        if self._measurement is None or not (self._asked.norms or self._asked.step):
+            return
+        token = self._watch.began_measuring()
+        if self._asked.norms:
+            self._measurement.mean()
+            if not accumulated:
+                self._measurement.apart(self._rows)
+        if self._asked.step:
+            self._measurement.successive(self._asked.step)
+        self._watch.ended_measuring(token)
 
     def _put_aside(self) -> None:
-        for place, parameter in enumerate(self.parameters):
+        for place, parameter in enumerate(self._parameters):
             if parameter.grad is None:
                 continue
             grad, parameter.grad = parameter.grad, None
@@ -166,23 +217,17 @@ class Gradients:
             self._stash[place] = grad if held is None else held.add_(grad)
 
     def _add_stash(self) -> None:
-        for place, parameter in enumerate(self.parameters):
+        for place, parameter in enumerate(self._parameters):
             held = self._stash.get(place)
             if parameter.grad is not None:
                 parameter.grad.mul_(self._weight)
             if held is not None:
                 parameter.grad = held if parameter.grad is None else parameter.grad.add_(held)
 
-    def _sqnorm(self) -> torch.Tensor | None:
-        grads = [p.grad for p in self.parameters if p.grad is not None]
-        if not grads or any(grad.is_sparse for grad in grads):
-            return None
-        return self._unscaled(sqnorm(grads))
-
-    def _unscaled(self, squared: torch.Tensor) -> torch.Tensor:
-        """Return a squared norm as it is without the gradient scaler's factor."""
+    def _unscale(self) -> torch.Tensor | None:
+        """Return one over the square of the gradient scaler's factor, on the device."""
         if self._scaler is None or not self._scaler.is_enabled():
-            return squared
+            return None
         scale: Any = self._scaler.scale(self._one)
-        unscaled: torch.Tensor = squared / scale.double().square()
-        return unscaled
+        factor: torch.Tensor = 1.0 / scale.double().square()
+        return factor

@@ -8,13 +8,14 @@ so the weights stay bit-identical with and without it. It costs one backward pas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
 from .leaves import tensors_in
-from .norms import sqnorm
 
 
 class Halves:
@@ -25,10 +26,23 @@ class Halves:
     Args:
         model: The module whose output leads to the loss.
         parameters: Its trainable parameters.
+        around: Entered during the second pass, with the number of rows that it keeps.
+        clock: Monotonic seconds.
+
+    Attributes:
+        seconds: Time that second passes took, by ``clock``.
     """
 
-    def __init__(self, model: torch.nn.Module, parameters: Sequence[torch.nn.Parameter]) -> None:
-        self._parameters = list(parameters)
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        parameters: Sequence[torch.nn.Parameter],
+        *,
+        around: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._clock, self.seconds = clock, 0.0
+        self._parameters, self._around = list(parameters), around
         self._rows = 0
         self._busy = False
         self._half: Sequence[torch.Tensor | None] | None = None
@@ -40,26 +54,28 @@ class Halves:
         """Split the next batch, of ``rows`` samples; 0 or 1: do not."""
         self._rows, self._half, self._forwards = rows if rows > 1 else 0, None, 0
 
-    def sqdistance(self) -> torch.Tensor | None:
-        """Return ``sum(b_i |g_i - g|²) / B`` over the two halves, or ``None`` if there was no split.
+    def difference(self) -> tuple[dict[int, torch.Tensor], float] | None:
+        """Return ``d = g_1 - g`` by place, and ``b_1 / b_2``; ``None`` if there was no split.
 
-        With ``b_1 + b_2 = B`` and ``d = g_1 - g``: ``g_2 - g = -(b_1 / b_2) d``, hence the sum is
-        ``(b_1 / b_2) |d|²``; added to ``|g|²`` it gives ``sum(b_i |g_i|²) / B``.
+        With ``b_1 + b_2 = B``: ``g_2 - g = -(b_1 / b_2) d``, hence for any linear ``P``
+        ``sum(b_i |P g_i|²) / B = |P g|² + (b_1 / b_2) |P d|²``. ``g`` is in ``.grad``.
         """
         half, rows = self._half, self._rows
         self._half, self._rows = None, 0
         if half is None or self._forwards != 1:
             return None
         first = (rows + 1) // 2
-        pairs = [
-            (part, parameter.grad)
-            for part, parameter in zip(half, self._parameters, strict=True)
-            if part is not None and parameter.grad is not None
-        ]
-        moved = [part for part, _ in pairs]
-        torch._foreach_mul_(moved, rows / first)
-        torch._foreach_sub_(moved, [grad for _, grad in pairs])
-        return (first / (rows - first)) * sqnorm(moved)
+        moved = {
+            place: part
+            for place, part in enumerate(half)
+            if part is not None and self._parameters[place].grad is not None
+        }
+        if not moved:
+            return None
+        torch._foreach_mul_(list(moved.values()), rows / first)
+        grads = [self._parameters[at].grad for at in moved]
+        torch._foreach_sub_(list(moved.values()), [grad for grad in grads if grad is not None])
+        return moved, first / (rows - first)
 
     def close(self) -> None:
         """Remove the hook."""
@@ -81,16 +97,20 @@ class Halves:
     def _split(self, output: torch.Tensor, gradient: torch.Tensor) -> None:
         if self._busy or self._half is not None or not self._rows:
             return
+        began = self._clock()
+        first = (self._rows + 1) // 2
         masked = gradient.clone()
-        masked[(self._rows + 1) // 2 :] = 0
+        masked[first:] = 0
         self._busy = True
         try:
-            self._half = torch.autograd.grad(
-                output, self._parameters, masked, retain_graph=True, allow_unused=True
-            )
+            with self._around(first):
+                self._half = torch.autograd.grad(
+                    output, self._parameters, masked, retain_graph=True, allow_unused=True
+                )
         except RuntimeError as error:  # a compiled graph gives its buffers away after one pass
             self.refusal = (
                 f"this graph allows one backward pass only ({str(error).splitlines()[0]})"
             )
         finally:
             self._busy = False
+            self.seconds += self._clock() - began

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,6 @@ from workbench.cursor import Cursor, StepPlan, plan_step
 from workbench.decision import (
     Applied,
     Decision,
-    Keep,
     Outcome,
     Refused,
     SetBatchSize,
@@ -26,17 +24,26 @@ from workbench.engine import Engine
 from workbench.errors import ConfigurationError, NonFiniteError
 from workbench.facts import StepFacts
 from workbench.learning_rate import learning_rate_factor
-from workbench.record import Fault, Record, Tracker
+from workbench.monitors.protocol import needs_of
+from workbench.record import Fault, Tracker
+from workbench.sampling import Sampling
 from workbench.signal import Signals
 from workbench.span import SpanSink
 
 from .answers import micro_batches, refusal
-from .gradients import Gradients
+from .gradients import Asked, Gradients
 from .group import Group
+from .groups import resolve_groups
+from .measurement import Measurement
 from .rate import ScaledRate
+from .reaction import Reaction, Taken
+from .reading import Reading
 from .sampling import Samples, permutation
 from .settings import JobSettings
+from .stopwatch import DATA, FORWARD, OPTIMIZER, Stopwatch, memory_bytes
 from .tally import Tally, origin_of
+from .updates import Updates
+from .wanted import wanted
 
 Clock = Callable[[], float]
 
@@ -48,10 +55,7 @@ class Job:
     the optimizer has stepped, the job measures the step, asks its policies and applies the decision.
 
     Attributes:
-        signals: The signals after the last step that was read.
         stopped: Why a policy ended the job, or empty.
-        interrupted: Whether the job was asked from outside to end.
-        seconds: Time spent in steps since this process began, the same number on every worker.
         at_step_start: Whether the batch just drawn is the first of its step.
         at_boundary: Whether the optimizer steps after the batch just drawn.
     """
@@ -65,6 +69,7 @@ class Job:
         group: Group,
         engine: Engine,
         settings: JobSettings,
+        sampling: Sampling | None = None,
         grad_scaler: torch.amp.GradScaler | None = None,
         trackers: Sequence[Tracker] = (),
         spans: SpanSink | None = None,
@@ -74,31 +79,63 @@ class Job:
     ) -> None:
         self._samples, self._group, self._settings = samples, group, settings
         self._dataset_size = engine.dataset_size
-        self._engine, self._engine_state = engine, engine.init()
         self._base_batch_size = self._batch_size = settings.batch_size
         self._scaling = grad_scaler is not None and grad_scaler.is_enabled()
-        self._trackers, self._clock, self._wall_clock = tuple(trackers), clock, wall_clock
+        self._trackers, self._clock = tuple(trackers), clock
         self._should_stop, self._spans = should_stop, spans
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        device = parameters[0].device
+        self._device, self._wanted = device, wanted(needs_of(engine.monitors))
+        groups = resolve_groups(model, optimizer, self._wanted.groups)
+        updates = resolve_groups(model, optimizer, self._wanted.updates)
+        self._measurement = (
+            Measurement(
+                model, parameters, optimizer, wanted=self._wanted, groups=groups, clock=clock
+            )
+            if self._wanted.gradients
+            else None
+        )
+        self._updates = Updates(parameters, updates) if updates else None
+        self._watch = Stopwatch(clock, device, phases=self._wanted.phases or self._wanted.ranks)
+        self._handles = [
+            model.register_forward_hook(lambda *_: self._watch.mark(FORWARD))
+            for _ in range(self._wanted.phases or self._wanted.ranks)
+        ]
+        self._tally = Tally(
+            device, group, wanted=self._wanted, groups=list(groups), updates=list(updates)
+        )
         self._gradients = Gradients(
             model,
+            parameters,
             group,
-            measure=bool(engine.monitors),
+            measurement=self._measurement,
             grad_scaler=grad_scaler,
             static_graph=settings.static_graph,
+            seats=self._tally.length if settings.read_lag else 0,
+            watch=self._watch,
         )
-        self._rate = ScaledRate(optimizer, self._gradients.before_step)
+        self._rate = ScaledRate(optimizer, self._before_step, self._after_step)
+        self._reaction = Reaction(
+            engine=engine,
+            sampling=sampling or Sampling(),
+            tally=self._tally,
+            lag=settings.read_lag,
+            trackers=self._trackers,
+            apply=self._apply,
+            after=self._after_reaction,
+            faults=self._lost_split,
+            wall_clock=wall_clock,
+        )
+        self._riding: tuple[Taken, torch.Tensor] | None = None
         self._cursor, self._step = Cursor(), 0
-        self._tally = Tally(self._gradients.parameters[0].device, group)
-        self._waiting: deque[tuple[StepFacts, torch.Tensor]] = deque()
+        self._measured_now = False
+        self._late_seconds = self._hook_seconds = 0.0
         self._order: tuple[int, list[int]] = (-1, [])
         self._plan_changed = False
         self._idle_steps = 0
         self._split_refused = False
         self._started_at = clock()
-        self.signals = Signals()
         self.stopped = ""
-        self.interrupted = False
-        self.seconds = 0.0
         self.at_boundary = True
         self.at_step_start = True
 
@@ -134,6 +171,21 @@ class Job:
         """The first group's rate with all factors, as the next step applies it."""
         return self._rate.learning_rate
 
+    @property
+    def signals(self) -> Signals:
+        """The signals after the last step that was read."""
+        return self._reaction.signals
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the job was asked from outside to end."""
+        return self._reaction.interrupted
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in steps since this process began, the same number on every worker."""
+        return self._reaction.seconds
+
     # The loop -------------------------------------------------------------------------------------
 
     def epochs(self, count: int) -> Iterator[Epoch]:
@@ -165,14 +217,21 @@ class Job:
         self._tally.observe(loss)
 
     def flush(self) -> None:
-        """Read the steps that are still on the device, and bring records to safety."""
-        while self._waiting:
-            self._react(*self._waiting.popleft())
+        """React to the steps whose numbers are still under way.
+
+        With several workers, all of them call it.
+        """
+        self._settle()
+        self._reaction.flush()
 
     def close(self) -> None:
         """Remove every hook from model and optimizer, and close the trackers."""
         self.flush()
         self._gradients.close()
+        if self._measurement is not None:
+            self._measurement.close()
+        for handle in self._handles:
+            handle.remove()
         self._rate.close()
         self._samples.close()
         for tracker in self._trackers:
@@ -184,20 +243,24 @@ class Job:
     def __exit__(self, *error: object) -> None:
         if error[0] is None:
             self.flush()
-        self._waiting.clear()
+        self._riding = None
+        self._reaction.forget()
         self.close()
 
     # Its state as a value -------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the job's own state (not the model's or optimizer's) as plain values."""
-        self.flush()
+        """Return the job's own state (not the model's or optimizer's) as plain values.
+
+        With several workers, all of them call it. Saving changes nothing of the run that goes on.
+        """
+        self._settle()
         return {
             "cursor": to_plain(self._cursor),
             "step": self._step,
             "batch_size": self._batch_size,
             "base_batch_size": self._base_batch_size,
-            "engine": self._engine.save(self._engine_state),
+            **self._reaction.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -206,7 +269,7 @@ class Job:
         self._step = state["step"]
         self._batch_size = state["batch_size"]
         self._base_batch_size = state["base_batch_size"]
-        self._engine_state = self._engine.load(state["engine"])
+        self._reaction.load_state_dict(state)
         self._set_rate()
         self._plan_changed = True
 
@@ -227,15 +290,23 @@ class Job:
 
     def _one_step(self, plan: StepPlan, stream: Iterator[Any]) -> Iterator[Any]:
         steps_before = self._rate.steps
+        measured = self._wanted.sampled and self._reaction.measures(self._step + 1)
+        self._measured_now = measured
         for at, part in enumerate(plan.parts):
             last = at == len(plan.parts) - 1
             rows = part[1] - part[0]
             weight = plan.weight(part)
             began = self._clock()
+            self._watch.start()
             batch = next(stream)
+            self._watch.mark(DATA)
             drawn = self._clock()
             self._gradients.expect(
-                weight=weight, rows=rows, last=last, split=self._splits(plan, weight)
+                weight=weight,
+                rows=rows,
+                last=last,
+                asked=self._asked(plan, weight, measured),
+                riders=self._riding[1] if last and self._riding else None,
             )
             self._tally.expect(weight)
             self.at_boundary, self.at_step_start = last, at == 0
@@ -255,13 +326,23 @@ class Job:
         """The optimizer has stepped: measure, advance, decide."""
         now = self._clock()
         seconds, self._started_at = now - self._started_at, now
-        measured = self._gradients.collect()
+        phases = self._phases()
+        measured = self._gradients.collect(size=plan.size)
         stepped = self._rate.steps > steps_before
         self._check_stepping(stepped and measured.arrived)
-        values = self._tally.collect(measured, seconds, stop=self._should_stop(), size=plan.size)
+        self._arrived_riders(measured.riders)
+        numbers = {**measured.numbers, **self._moved()}
+        vector = self._tally.pack(
+            numbers,
+            seconds=seconds,
+            stop=self._should_stop(),
+            phases=phases,
+            memory=memory_bytes(self._device) if self._wanted.ranks else 0.0,
+        )
         epoch = self._cursor.epoch
         self._step += 1
         self._cursor = self._cursor.advanced(plan.size, dataset_size=self._dataset_size)
+        apart = {"": plan.small_batches, "split": 2, "per-example": plan.size}
         facts = StepFacts(
             step=self._step,
             epoch=epoch,
@@ -270,41 +351,89 @@ class Job:
             workers=self._group.workers,
             batch_size_global=plan.size,
             batch_size_target=self._batch_size,
-            small_batches=2 if measured.split else plan.small_batches,
+            small_batches=apart[measured.origin],
             learning_rate=self._rate.applied,
             skipped=not stepped,
-            origin=origin_of(plan, self._group.workers, split=measured.split),
+            origin=origin_of(plan, self._group.workers, apart=measured.origin),
+            preconditioner=self._measurement.preconditioner if self._measurement else "",
         )
-        self._waiting.append((facts, values))
-        while len(self._waiting) > self._settings.read_lag:
-            self._react(*self._waiting.popleft())
+        self._send(Taken(facts=facts, reading=None, measured=self._measured_now), vector)
+        packed = self._clock()
+        reacted_to_measured = self._reaction.react(self._step)
+        self._count_late(packed - now, self._measured_now)
+        self._count_late(self._clock() - packed, reacted_to_measured)
 
-    def _react(self, facts: StepFacts, values: torch.Tensor) -> None:
-        facts, stop = self._tally.read(facts, values)
-        self.interrupted = self.interrupted or stop
-        self.seconds += facts.seconds
-        step = self._engine.step(self._engine_state, facts)
-        self._engine_state, self.signals = step.state, step.signals
-        outcome: Outcome | None = None
-        if not isinstance(step.decision, Keep):
-            outcome = self._apply(step.decision)
-            self._engine_state = self._engine.heard(
-                self._engine_state, step.decision, outcome, facts.step
-            )
-            if isinstance(outcome, Applied):
-                self._set_rate()
-        record = Record(
-            facts=facts,
-            signals=step.signals,
-            decision=step.decision,
-            outcome=outcome,
-            policy=step.choice.policy,
-            proposals=step.choice.proposals,
-            faults=step.faults + self._lost_split(facts),
-            unix_time=self._wall_clock(),
-        )
-        for tracker in self._trackers:
-            tracker.write(record)
+    # Numbers on their way -------------------------------------------------------------------------
+
+    def _send(self, taken: Taken, vector: torch.Tensor) -> None:
+        """Alone: read the vector. Together: let it ride with the next step's gradients."""
+        if self._group.workers > 1 and self._settings.read_lag > 0:
+            self._riding = (taken, vector)
+            return
+        work = self._group.sum(vector)
+        if work is not None:
+            work.wait()
+        self._reaction.take(replace(taken, reading=Reading(vector)))
+
+    def _arrived_riders(self, sums: torch.Tensor | None) -> None:
+        """The numbers of the step before have been added over the workers."""
+        if self._riding is None:
+            return
+        if sums is None:  # no gradient was exchanged in this step
+            self._settle()
+            return
+        taken, _ = self._riding
+        self._riding = None
+        self._reaction.take(replace(taken, reading=Reading(sums)))
+
+    def _settle(self) -> None:
+        """Add what waits for a ride over the workers now."""
+        if self._riding is None:
+            return
+        taken, vector = self._riding
+        self._riding = None
+        self._group.sum(vector).wait()
+        self._reaction.take(replace(taken, reading=Reading(vector)))
+
+    def _phases(self) -> dict[str, float]:
+        """Return the step's phases; a measured one pays what the one before it cost afterwards."""
+        phases = self._watch.take()
+        if self._measured_now:
+            hooks = self._measurement.hook_seconds if self._measurement is not None else 0.0
+            phases["monitor"] += self._late_seconds + hooks - self._hook_seconds
+            self._late_seconds, self._hook_seconds = 0.0, hooks
+        return phases
+
+    def _count_late(self, seconds: float, measured: bool) -> None:
+        if measured:
+            self._late_seconds += seconds
+        else:
+            self._watch.monitor_seconds += seconds
+
+    def _before_step(self) -> None:
+        self._gradients.before_step()
+        if self._updates is not None and self._measured_now:
+            token = self._watch.began_measuring()
+            self._updates.before()
+            self._watch.ended_measuring(token)
+        self._watch.start()
+
+    def _after_step(self) -> None:
+        self._watch.mark(OPTIMIZER)
+        if self._updates is not None:
+            token = self._watch.began_measuring()
+            self._updates.after()
+            self._watch.ended_measuring(token)
+
+    def _moved(self) -> dict[str, torch.Tensor]:
+        found = self._updates.take() if self._updates is not None else None
+        return {} if found is None else {"weights": found[0], "updates": found[1]}
+
+    def _after_reaction(self, facts: StepFacts, outcome: Outcome | None) -> None:
+        if isinstance(outcome, Applied):
+            self._set_rate()
+        if self._measurement is not None and self._tally.doubt is not None:
+            self._measurement.trust(self._tally.doubt)
         self._check_finite(facts)
 
     def _apply(self, decision: Decision) -> Outcome:
@@ -346,7 +475,7 @@ class Job:
         rule = learning_rate_factor(
             self._settings.learning_rate_rule, self._batch_size, self._base_batch_size
         )
-        self._rate.factor = rule * self._engine_state.learning_rate_scale
+        self._rate.factor = rule * self._reaction.learning_rate_scale
 
     def _plan(self, cursor: Cursor) -> StepPlan:
         return plan_step(
@@ -375,10 +504,20 @@ class Job:
                 yield order[start:stop]
             cursor = cursor.advanced(plan.size, dataset_size=self._dataset_size)
 
-    def _splits(self, plan: StepPlan, weight: float) -> bool:
-        alone = plan.small_batches == 1 and weight == 1.0 and self._group.workers == 1
-        every = 0 if self._split_refused else self._settings.split_every
-        return alone and every > 0 and self._step % every == 0
+    def _asked(self, plan: StepPlan, weight: float, measured: bool) -> Asked:
+        """Return how to measure a micro-batch of a step that is ``measured`` or not."""
+        step = self._step + 1
+        compared = self._wanted.successive and (measured or self._reaction.measures(step + 1))
+        if not (measured and self._wanted.gradients):
+            return Asked(step=step if compared else 0)
+        together = self._group.workers > 1
+        alone = plan.small_batches == 1 and weight == 1.0 and not together
+        return Asked(
+            norms=True,
+            how=self._settings.single_worker if alone and not self._split_refused else "none",
+            step=step if compared else 0,
+            dot=self._wanted.inner_products and together and len(plan.parts) == 1,
+        )
 
     def _check_stepping(self, stepped: bool) -> None:
         self._idle_steps = 0 if stepped or self._scaling else self._idle_steps + 1
@@ -392,6 +531,8 @@ class Job:
     def _check_finite(self, facts: StepFacts) -> None:
         if facts.finite or facts.skipped:
             return
+        self._riding = None
+        self._reaction.forget()
         loss_is_finite = replace(facts, grad_sqnorm_small=None, grad_sqnorm_big=None).finite
         what = "gradient" if loss_is_finite else "loss"
         raise NonFiniteError(
@@ -403,10 +544,11 @@ class Job:
 
     def _lost_split(self, facts: StepFacts) -> tuple[Fault, ...]:
         """Say once why a single worker's batch cannot be split for the noise scale."""
-        if self._split_refused or not self._gradients.refusal:
+        refusal = self._measurement.refusal if self._measurement is not None else ""
+        if self._split_refused or not refusal:
             return ()
         self._split_refused = True
-        return (Fault(part="split of the batch", step=facts.step, error=self._gradients.refusal),)
+        return (Fault(part="split of the batch", step=facts.step, error=refusal),)
 
 
 class Epoch:

@@ -16,6 +16,7 @@ class ScaledRate:
     Args:
         optimizer: The user's optimizer.
         before_step: Called before each step.
+        after_step: Called after each step.
 
     Attributes:
         factor: What every rate is multiplied with.
@@ -31,9 +32,14 @@ class ScaledRate:
         0.2
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, before_step: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        before_step: Callable[[], None],
+        after_step: Callable[[], None] = lambda: None,
+    ) -> None:
         self._optimizer = optimizer
-        self._before_step = before_step
+        self._before_step, self._after_step = before_step, after_step
         self._held: list[Any] = []
         self.factor = 1.0
         self.steps = 0
@@ -69,3 +75,4 @@ class ScaledRate:
         for group, rate in zip(optimizer.param_groups, self._held, strict=False):
             group["lr"] = rate
         self._held = []
+        self._after_step()

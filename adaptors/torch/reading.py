@@ -24,7 +24,7 @@ class Reading:
         if vector.device.type == "cuda":
             self._host = torch.empty(vector.shape, dtype=vector.dtype, pin_memory=True)
             self._host.copy_(vector, non_blocking=True)
-            self._event = torch.cuda.Event()
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._event.record()
 
     def values(self) -> list[float]:

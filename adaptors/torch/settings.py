@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from workbench.errors import ConfigurationError
 from workbench.learning_rate import learning_rate_factor
 
+SINGLE_WORKER = ("auto", "per-example", "split", "none")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSettings:
@@ -18,8 +20,10 @@ class JobSettings:
         max_batch_size_per_worker: Samples that one worker holds at once; beyond, it accumulates.
         seed: Of the permutations.
         shuffle: Whether epochs are permuted at all.
-        split_every: On one worker, each so many steps the batch is split; 0 for never.
-        read_lag: Steps after which a step's numbers are read from the device.
+        single_worker: How one worker's only micro-batch is taken apart on measured steps: by
+            ``per-example`` norms, by a ``split`` in two, ``auto`` for the cheaper one that the model
+            allows, or ``none``.
+        read_lag: Steps after which a step's numbers are read and reacted to.
         static_graph: Every step uses the same parameters, so the graph is read only once.
         steps_at_boundary: The loop calls ``optimizer.step()`` only when ``job.at_boundary``.
 
@@ -27,8 +31,8 @@ class JobSettings:
         ConfigurationError: A setting is impossible.
 
     Example:
-        >>> JobSettings(batch_size=64).split_every
-        16
+        >>> JobSettings(batch_size=64).read_lag
+        1
     """
 
     batch_size: int
@@ -36,14 +40,17 @@ class JobSettings:
     max_batch_size_per_worker: int | None = None
     seed: int = 0
     shuffle: bool = True
-    split_every: int = 16
-    read_lag: int = 0
+    single_worker: str = "auto"
+    read_lag: int = 1
     static_graph: bool = False
     steps_at_boundary: bool = False
 
     def __post_init__(self) -> None:
         _at_least("batch_size", self.batch_size, 1)
-        _at_least("split_every", self.split_every, 0)
+        if self.single_worker not in SINGLE_WORKER:
+            raise ConfigurationError(
+                f"single_worker is {self.single_worker!r}; allowed: {', '.join(SINGLE_WORKER)}; use auto"
+            )
         _at_least("read_lag", self.read_lag, 0)
         if self.max_batch_size_per_worker is not None:
             _at_least("max_batch_size_per_worker", self.max_batch_size_per_worker, 1)

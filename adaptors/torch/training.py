@@ -71,7 +71,9 @@ def train(order: TrainOrder, contract: Contract, *, resume: bool) -> None:
         grad_scaler=scaler if scaler.is_enabled() else None,
         steps_at_boundary=True,
         limits=Limits(**order.limits),
-        split_every=order.split_every,
+        overhead=order.overhead,
+        measure_every=order.measure_every,
+        single_worker=order.single_worker,
         seed=order.seed,
         pin_memory=device.type == "cuda",
     )

@@ -7,10 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
 
 from workbench.arbiter import Limits
 from workbench.errors import ConfigurationError
+from workbench.sampling import parse_share
 
 from .ports import Part
 
@@ -77,6 +86,13 @@ def workers_range(workers: int | str) -> tuple[int, int]:
         raise ValueError("workers is a number from 1, or MIN:MAX with 1 <= MIN <= MAX")
     low, _, high = str(workers).partition(":")
     return int(low), int(high or low)
+
+
+def _share(value: float | str) -> float:
+    try:
+        return parse_share(value)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from error
 
 
 Call = Annotated[str, AfterValidator(_call)]
@@ -210,7 +226,9 @@ class TrainSettings(Settings):
     monitors: Parts = Field(default_factory=_default_monitors)
     policies: Parts = Field(default_factory=list)
     limits: LimitsSettings = Field(default_factory=lambda: LimitsSettings())
-    split_every: int = Field(default=16, ge=0)
+    overhead: Annotated[float, BeforeValidator(_share)] = Field(default=0.01, gt=0, le=1)
+    measure_every: int = Field(default=0, ge=0)
+    single_worker: Literal["auto", "per-example", "split", "none"] = "auto"
     checkpoint_seconds: float = Field(default=10.0, ge=0)
 
 

@@ -69,8 +69,10 @@ class TrainOrder:
         monitors: Monitors to run.
         policies: Policies to follow, in order of precedence.
         limits: Options of :class:`workbench.arbiter.Limits`: bounds, hysteresis, cool-down.
-        split_every: On one worker without accumulation, each so many-th batch is split in two for
-            the noise scale; 0 for never.
+        overhead: Largest share of a step's time that measuring may take.
+        measure_every: Measure each so many-th step instead; 0: keep the budget.
+        single_worker: How one worker's batch is taken apart: ``auto``, ``per-example``, ``split`` or
+            ``none``.
         checkpoint_seconds: At least this many seconds between two checkpoints.
     """
 
@@ -93,7 +95,9 @@ class TrainOrder:
     monitors: tuple[Part, ...] = ()
     policies: tuple[Part, ...] = ()
     limits: Mapping[str, Any] = field(default_factory=dict)
-    split_every: int = 16
+    overhead: float = 0.01
+    measure_every: int = 0
+    single_worker: str = "auto"
     checkpoint_seconds: float = 10.0
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -59,8 +60,10 @@ class PerExample:
     Args:
         model: The plain module (not compiled, not wrapped).
         parameters: Its trained parameters.
+        clock: Monotonic seconds.
 
     Attributes:
+        seconds: Time that the hooks took inside backward passes so far, on the host.
         refusal: Why the last armed step could not be measured, or empty.
         sqnorms: ``|g_i|^2`` of the last measured step, over the covered parameters: ``(rows,)``,
             float64.
@@ -83,7 +86,14 @@ class PerExample:
         tensor([2., 5.], dtype=torch.float64)
     """
 
-    def __init__(self, model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Sequence[nn.Parameter],
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._clock, self.seconds = clock, 0.0
         self._parameters = list(parameters)
         self._modules: dict[int, Covered] = dict(enumerate(covered_modules(model, parameters)))
         self._mixing = mixing(model)
@@ -211,6 +221,7 @@ class PerExample:
         """The gradient of a covered module's output is there."""
         if armed is not self._round or armed.refusal:
             return
+        began = self._clock()
         with torch.no_grad(), _without_autocast(delta.device.type):
             if armed.first:
                 armed.spilled += [_sum(delta[armed.first :]), _sum(delta)]
@@ -219,6 +230,7 @@ class PerExample:
                 armed.refuse(f"module {name!r} got a second gradient: two backward passes")
             else:
                 self._measure(armed, place, delta)
+        self.seconds += self._clock() - began
 
     def _measure(self, armed: _Round, place: int, delta: torch.Tensor) -> None:
         covered = self._modules[place]

@@ -87,6 +87,8 @@ def loop() -> Iterator[Callable[..., Ran]]:
         plan = scheduler(stepper) if scheduler else None
         tracker = MemoryTracker()
         options.setdefault("batch_size", 16)
+        options.setdefault("measure_every", 1)
+        options.setdefault("read_lag", 0)
         job = attach(
             model,
             stepper,

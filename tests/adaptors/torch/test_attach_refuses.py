@@ -47,7 +47,7 @@ def frozen() -> torch.nn.Module:
         ((LAYER, SGD, DATA), {"max_batch_size_per_worker": 0}, "max_batch_size_per_worker is 0"),
         ((LAYER, SGD, DATA), {"learning_rate_rule": "cubic"}, "none, linear, square_root"),
         ((LAYER, SGD, DATA), {"monitors": ["noise"]}, "noise_scale"),
-        ((LAYER, SGD, DATA), {"split_every": -1}, "split_every is -1"),
+        ((LAYER, SGD, DATA), {"measure_every": -1}, "measure_every is -1"),
     ],
 )
 def test_impossible_arguments_get_one_clear_line(

@@ -105,7 +105,7 @@ def test_the_batch_grows_with_the_noise_scale_and_says_why(loop: Callable[..., A
         epochs=6,
         batch_size=8,
         lr=0.01,
-        split_every=1,
+        measure_every=1,
         policies=[GrowWithNoise(max_batch_size=64)],
         limits=Limits(cool_down_steps=20),
     )
@@ -134,7 +134,7 @@ def test_a_policy_that_raises_is_reported_once_and_training_goes_on(
 
 
 def test_reading_numbers_a_step_later_records_the_same_facts(loop: Callable[..., Any]) -> None:
-    at_once, later = loop(read_lag=0), loop(read_lag=2)
+    at_once, later = (loop(read_lag=lag, single_worker="split") for lag in (0, 2))
     names = ("step", "samples", "loss", "grad_sqnorm_big", "grad_sqnorm_small", "learning_rate")
     for one, other in zip(at_once.tracker.records, later.tracker.records, strict=True):
         for name in names:

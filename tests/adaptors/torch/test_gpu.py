@@ -17,7 +17,9 @@ pytestmark = pytest.mark.gpu
 def run(device: str, make_mlp: Any, dataset: Any) -> MemoryTracker:
     model, tracker = make_mlp().to(device), MemoryTracker()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    with attach(model, optimizer, dataset, batch_size=16, split_every=2, trackers=[tracker]) as job:
+    with attach(
+        model, optimizer, dataset, batch_size=16, measure_every=2, trackers=[tracker]
+    ) as job:
         for epoch in job.epochs(2):
             for inputs, targets, _ in epoch:
                 loss = F.cross_entropy(model(inputs.to(device)), targets.to(device))

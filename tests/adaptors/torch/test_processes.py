@@ -40,7 +40,7 @@ def test_losses_do_not_depend_on_the_number_of_workers_over_200_steps(tmp_path: 
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
     assert two["big"] == pytest.approx(one["big"], rel=1e-3)
     assert two["weights"] == pytest.approx(one["weights"], abs=1e-5)
-    assert (one["origins"], two["origins"]) == (["none", "split"], ["ranks"])
+    assert (one["origins"], two["origins"]) == (["split"], ["ranks"])
     assert one["never"] is two["never"] is True
 
 

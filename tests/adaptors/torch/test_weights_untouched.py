@@ -26,7 +26,7 @@ def test_weights_are_bit_identical_with_and_without_monitors(
             model=make_mlp(3, normalise=normalise, dropout=0.3),
             optimizer=optimizer,
             monitors=monitors,
-            split_every=2,
+            measure_every=2,
             max_batch_size_per_worker=largest,
             clip=1.0,
         )
@@ -52,7 +52,7 @@ def test_an_attached_loop_gives_the_weights_of_a_plain_loop(
             torch.nn.functional.cross_entropy(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
-    ran = loop(count=64, optimizer=torch.optim.AdamW, split_every=1)
+    ran = loop(count=64, optimizer=torch.optim.AdamW, measure_every=1)
     assert all(map(torch.equal, ran.weights, list(model.state_dict().values())))
 
 

@@ -99,7 +99,9 @@ def train_order(pipeline: Pipeline, data_folder: Path, folder: Path) -> TrainOrd
         monitors=as_parts(settings.monitors),
         policies=as_parts(settings.policies),
         limits=settings.limits.given(),
-        split_every=settings.split_every,
+        overhead=settings.overhead,
+        measure_every=settings.measure_every,
+        single_worker=settings.single_worker,
         checkpoint_seconds=settings.checkpoint_seconds,
     )
 

@@ -34,6 +34,7 @@ targets = torch.randint(0, 3, (count,), generator=generator)
 dataset = torch.utils.data.TensorDataset(inputs, targets, torch.arange(count))
 model, tracker, shown = Model(), MemoryTracker(), []
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+options = {"measure_every": 1, "single_worker": "split", **options}
 job = attach(model, optimizer, dataset, trackers=[tracker], **options)
 for epoch in job.epochs(epochs):
     for batch, labels, index in epoch:

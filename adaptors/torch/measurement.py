@@ -1,0 +1,236 @@
+"""One step's gradient as the monitors want it: its norms at two batch sizes, on this worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+
+import torch
+
+from .coordinates import CoordinateSample
+from .groups import group_sqnorms
+from .halves import Halves
+from .norms import sqnorm
+from .per_example import PerExample
+from .preconditioner import Preconditioner
+from .wanted import Wanted
+
+Places = dict[int, torch.Tensor]
+Numbers = dict[str, torch.Tensor]
+
+SPLIT, PER_EXAMPLE, CHECK, NONE = "split", "per-example", "check", "none"
+
+LARGEST_DOUBT = 1e-3
+"""Of what per-example norms leave out or mix, relative to the squared gradient; rounding in half
+precision stays below it."""
+
+WHOLE, GROUPS, PRECONDITIONED, COVERED = "", "groups", "preconditioned", "covered"
+
+
+class Measurement:
+    """Collects squared norms of a step's small gradients and of its mean; all stay on the device.
+
+    Small batches are this worker's micro-batches; with one worker and one micro-batch the samples
+    themselves (:class:`.per_example.PerExample`) or two halves (:class:`.halves.Halves`).
+
+    Args:
+        model: The plain module.
+        parameters: Its trainable parameters; a *place* is an index into them.
+        optimizer: Whose preconditioner is read, if it is wanted.
+        wanted: What to take.
+        groups: Places of the groups of ``wanted.groups``.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        parameters: Sequence[torch.nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        *,
+        wanted: Wanted,
+        groups: Mapping[str, Sequence[int]],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._parameters, self._wanted = parameters, wanted
+        self._groups = {name: tuple(places) for name, places in groups.items()}
+        self._examples = PerExample(model, parameters, clock=clock)
+        self._halves = Halves(model, parameters, around=self._examples.halved, clock=clock)
+        preconditioner = Preconditioner(optimizer, parameters) if wanted.preconditioned else None
+        self._preconditioner = preconditioner
+        self._sample = CoordinateSample(parameters) if wanted.successive else None
+        self._before: tuple[int, list[torch.Tensor]] | None = None
+        self._armed = NONE
+        self._by_examples, self._trusted = self._examples.complete, False
+        self._refusal = ""
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was collected."""
+        self._small: Numbers = {}
+        self._big: Numbers = {}
+        self._extra: Numbers = {}
+        self.origin = ""
+
+    @property
+    def preconditioner(self) -> str:
+        """The name of the preconditioner that is read, or empty."""
+        return self._preconditioner.name if self._preconditioner is not None else ""
+
+    @property
+    def refusal(self) -> str:
+        """Why one worker's batch could not be taken apart, or empty."""
+        return self._refusal
+
+    @property
+    def hook_seconds(self) -> float:
+        """Time that the hooks of this object took inside backward passes so far."""
+        return self._halves.seconds + self._examples.seconds
+
+    def arm(self, rows: int, how: str = "auto") -> None:
+        """Get ready to take one worker's only micro-batch apart.
+
+        Per-example norms are used only after one step in which the sum of their parts was the
+        gradient, and a gradient masked to half of the rows reached those rows alone (see
+        :meth:`trust`): that step is measured by its halves.
+
+        Args:
+            rows: Its samples.
+            how: ``auto``, ``per-example``, ``split``, ``covered`` (the covered layers alone) or ``none``.
+        """
+        self._armed = self._way(rows, how)
+        self._halves.arm(rows if self._armed in (SPLIT, CHECK) else 0)
+        layers = how == COVERED or (self._wanted.covered and self._armed == SPLIT)
+        if rows > 1 and (self._armed in (PER_EXAMPLE, CHECK) or layers):
+            self._examples.arm(rows, check=self._armed == CHECK)
+
+    def trust(self, doubt: float) -> None:
+        """Hear how far the checked step's per-example parts were from the gradient."""
+        self._trusted = isfinite(doubt) and doubt <= LARGEST_DOUBT
+        self._by_examples = self._by_examples and (self._trusted or not isfinite(doubt))
+
+    def _way(self, rows: int, how: str) -> str:
+        if rows < 2 or how in (NONE, COVERED):
+            return NONE
+        beyond = self._wanted.groups or self._wanted.preconditioned or self._wanted.inner_products
+        if how == SPLIT or beyond or not self._by_examples:
+            return SPLIT
+        return PER_EXAMPLE if self._trusted else CHECK
+
+    def own(self, rows: int) -> None:
+        """Take ``.grad`` as the mean gradient of a small batch of ``rows`` samples."""
+        for name, number in self._numbers(self._gradient()).items():
+            weighted = number * rows
+            held = self._small.get(name)
+            self._small[name] = weighted if held is None else held + weighted
+
+    def mean(self, *, sqnorm_known: torch.Tensor | None = None) -> None:
+        """Take ``.grad`` as the mean gradient over the whole global batch."""
+        self._big = self._numbers(self._gradient(), sqnorm_known)
+
+    def inner_product(self, dot: torch.Tensor | None, rows: int) -> None:
+        """Take ``g_i . g`` of this worker's small batch; :meth:`mean` comes before."""
+        if dot is not None and WHOLE in self._big:
+            self._extra["dot_variance"] = rows * (dot - self._big[WHOLE]).square()
+
+    def apart(self, rows: int) -> None:
+        """Take what the armed parts saw of one worker's only micro-batch; :meth:`mean` before."""
+        seen = self._examples.collect()
+        if self._armed in (PER_EXAMPLE, CHECK) and self._examples.refusal:
+            self._by_examples = False  # from now on by halves
+        if self._armed == PER_EXAMPLE:
+            if seen is not None:
+                self._small, self.origin = {WHOLE: seen * rows}, PER_EXAMPLE
+            return
+        mismatch, spill = self._examples.mismatch, self._examples.spill
+        if self._armed == CHECK and mismatch is not None and spill is not None:
+            self._extra["doubt"] = mismatch + spill
+        if self._armed != CHECK and seen is not None:
+            self._by_layers(seen)
+        found = self._halves.difference()
+        if found is not None:
+            self._by_halves(*found, rows)
+        elif self._armed != NONE:
+            self._by_examples, self._refusal = False, self._halves.refusal
+
+    def successive(self, step: int) -> None:
+        """Take the coordinate sample of the mean gradient; compare it with that of ``step - 1``."""
+        if self._sample is None:
+            return
+        now = self._sample.take([parameter.grad for parameter in self._parameters])
+        if self._before is not None and self._before[0] == step - 1:
+            self._extra["successive"] = self._sample.compare(now, self._before[1])
+        self._before = (step, now)
+
+    def take(self, *, size: int, unscale: torch.Tensor | None) -> Numbers:
+        """Return this worker's numbers of the step and start anew.
+
+        Args:
+            size: Samples in the global batch.
+            unscale: One over the square of the gradient scaler's factor, or ``None``.
+        """
+        numbers = {f"small{_tail(name)}": value / size for name, value in self._small.items()}
+        numbers |= {f"big{_tail(name)}": value for name, value in self._big.items()}
+        numbers |= self._extra
+        if unscale is not None:
+            for name, value in numbers.items():
+                if name == "doubt":
+                    continue
+                power = unscale.square() if name == "dot_variance" else unscale
+                numbers[name] = value * power
+        return numbers
+
+    def close(self) -> None:
+        """Remove the hooks."""
+        self._halves.close()
+        self._examples.disarm()
+
+    def _by_layers(self, seen: torch.Tensor) -> None:
+        gradient = self._gradient()
+        covered = [gradient[place] for place in self._examples.covered if place in gradient]
+        if covered:
+            self._extra["covered_small"], self._extra["covered_big"] = seen, sqnorm(covered)
+
+    def _by_halves(self, moved: Places, ratio: float, rows: int) -> None:
+        self.origin = SPLIT
+        for name, number in self._numbers(moved).items():
+            self._small[name] = (self._big[name] + ratio * number) * rows
+        if self._wanted.inner_products:
+            # g_1 . g - |g|² = d . g =: x, and -(b_1 / b_2) x for the other half.
+            dots = [
+                torch.dot(part.reshape(-1), self._grad(place).reshape(-1)).double()
+                for place, part in moved.items()
+            ]
+            first = rows * ratio / (1.0 + ratio)
+            self._extra["dot_variance"] = first * (1.0 + ratio) * torch.stack(dots).sum().square()
+
+    def _numbers(self, tensors: Places, known: torch.Tensor | None = None) -> Numbers:
+        """Return the squared norms wanted of one gradient."""
+        if not tensors or any(tensor.is_sparse for tensor in tensors.values()):
+            return {}
+        numbers: Numbers = {}
+        numbers[WHOLE] = sqnorm(list(tensors.values())) if known is None else known
+        if self._groups:
+            numbers[GROUPS] = group_sqnorms(tensors, self._groups)
+        if self._preconditioner is not None:
+            found = self._preconditioner.sqnorm(tensors)
+            if found is not None:
+                numbers[PRECONDITIONED] = found
+        return numbers
+
+    def _gradient(self) -> Places:
+        return {
+            place: parameter.grad
+            for place, parameter in enumerate(self._parameters)
+            if parameter.grad is not None
+        }
+
+    def _grad(self, place: int) -> torch.Tensor:
+        grad = self._parameters[place].grad
+        assert grad is not None  # the halves were taken of parameters that have one
+        return grad
+
+
+def _tail(name: str) -> str:
+    return f"_{name}" if name else ""
