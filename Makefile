@@ -18,8 +18,15 @@ RUNS := .venv/.runs-$(KEY)
 TESTS := .venv/.tests-$(KEY)
 DOCS := .venv/.docs-$(KEY)
 
+# The monitors of others, in an environment of their own: never among the project's dependencies.
+PEERS_BIN := .venv-peers/bin
+PEERS_PIP := $(PEERS_BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
+PEERS_PINS := benchmarks/peers/requirements.txt
+PEERS_KEY := $(shell cat pyproject.toml constraints.txt $(PEERS_PINS) | cksum | cut -d ' ' -f 1)
+PEERS := .venv-peers/.peers-$(PEERS_KEY)
+
 .DELETE_ON_ERROR:
-.PHONY: help quickstart install test lint types docs wheel bench campaign clean clean-venv
+.PHONY: help quickstart install test lint types docs wheel bench bench-peers campaign clean clean-venv
 
 help:
 	@echo "make quickstart   install into .venv and run the digits example, from data to deployment"
@@ -28,6 +35,7 @@ help:
 	@echo "make docs         build the site into site/, strict"
 	@echo "make wheel        build sdist and wheel, run the tests against the wheel outside the checkout"
 	@echo "make bench        run every benchmark, one JSON object a line"
+	@echo "make bench-peers  the monitors' benchmarks beside AdaptDL, BackPACK and Cockpit, in .venv-peers"
 	@echo "make campaign     the long statistical and fault campaigns"
 	@echo "make clean        remove what was built (clean-venv: the environment too)"
 
@@ -64,6 +72,10 @@ wheel: $(TESTS)
 bench: $(TESTS)
 	@for file in benchmarks/*.py; do $(BIN)/python "$$file" || exit 1; done
 
+bench-peers: $(PEERS)
+	@for name in monitor_overhead noise_scale_accuracy; do \
+	  $(PEERS_BIN)/python "benchmarks/$$name.py" || exit 1; done
+
 campaign: $(TESTS)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m campaign tests
 
@@ -72,7 +84,7 @@ clean:
 	find $(TREE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-venv: clean
-	rm -rf .venv
+	rm -rf .venv .venv-peers
 
 $(CREATED):
 	@command -v "$(PYTHON)" >/dev/null || { \
@@ -96,4 +108,14 @@ $(TESTS): $(RUNS)
 
 $(DOCS): $(RUNS)
 	$(PIP) -e '.[docs]'
+	@touch $@
+
+# torch first here too. What cannot be installed is left out: the benchmark then says so for its arms.
+$(PEERS): $(CREATED)
+	$(BIN)/python -m venv .venv-peers
+	$(PEERS_PIP) -c constraints.txt torch
+	$(PEERS_PIP) -c constraints.txt -e .
+	@grep -v '^#' $(PEERS_PINS) | while read -r pin; do \
+	  $(PEERS_PIP) --no-deps "$$pin" \
+	  || echo "skipped: $$pin cannot be installed here; to try again: rm -r .venv-peers" >&2; done
 	@touch $@

@@ -1,0 +1,68 @@
+"""The benchmark of monitors runs whether or not the tools of others are installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peers.kdiffusion import NoiseScale
+
+PROGRAM = Path(__file__).resolve().parents[2] / "benchmarks" / "monitor_overhead.py"
+MODULES = {"AdaptDL": "adaptdl", "BackPACK": "backpack", "Cockpit": "cockpit"}
+
+
+def rows(*arguments: str) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), "--seconds", "0.05", "--warm-up", "2", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def check(row: dict[str, Any]) -> None:
+    peer = row["arm"].split()[0]
+    if peer in MODULES and importlib.util.find_spec(MODULES[peer]) is None:
+        assert row["version"] is None
+        assert row["skipped"] == f"ModuleNotFoundError: No module named {MODULES[peer]!r}"
+    elif "skipped" not in row:
+        assert 0.0 < row["ratio_low"] <= row["median_ratio"] <= row["ratio_high"]
+        assert 0.0 < row["total_low"] <= row["total_high"]
+        assert min(row["rounds"], row["step_ms"], row["against_step_ms"]) > 0
+    else:
+        assert peer in MODULES, "only the tools of others may be left out"
+
+
+def test_one_worker_has_the_null_control_ours_and_every_peer() -> None:
+    found = rows("--case", "one", "--case", "cockpit")
+    for row in found:
+        check(row)
+    arms = {row["arm"] for row in found}
+    assert {"plain again", "ours, no monitors", "ours, default", "ours, every step"} < arms
+    assert {row["arm"].split()[0] for row in found} >= set(MODULES)
+
+
+def test_two_workers_report_once_against_ddp() -> None:
+    found = rows("--case", "two")
+    for row in found:
+        check(row)
+    arms = [row["arm"] for row in found]
+    assert len(arms) == len(set(arms))
+    assert {"DDP again", "ours, default", "ours, every step", "k-diffusion style hook"} < {*arms}
+    assert {row["against"] for row in found if "skipped" not in row} == {"DDP"}
+
+
+def test_the_hook_in_the_style_of_k_diffusion_finds_a_known_noise_scale() -> None:
+    signal, noise, small, big = 3.0, 120.0, 32, 64
+    scale = NoiseScale()
+    for _ in range(5):
+        own, reduced = signal + noise / small, signal + noise / big
+        found = scale.update(own, reduced, small=small, big=big)
+    assert found == pytest.approx(noise / signal)
