@@ -81,7 +81,7 @@ class Convolution:
         total = delta.new_zeros(shape, dtype=wide(delta))
         for _, patches, outward in self._unfolded(kept, delta):
             products = torch.bmm(outward, patches.transpose(1, 2))
-            total += products.unflatten(0, (-1, self.groups)).sum(0).view(shape)
+            total += products.view(-1, self.groups, *products.shape[1:]).sum(0).view(shape)
         return {**found, "weight": total}
 
     def _unfolded(

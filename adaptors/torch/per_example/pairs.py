@@ -31,7 +31,8 @@ def row_sqnorms(tensor: torch.Tensor) -> torch.Tensor:
         tensor([25.,  1.])
     """
     flat = tensor if tensor.dim() == 2 else tensor.flatten(1)
-    return torch.linalg.vector_norm(flat, dim=1, dtype=wide(tensor)).square_()
+    norms: torch.Tensor = torch.linalg.vector_norm(flat, dim=1, dtype=wide(tensor))
+    return norms.square_()
 
 
 def chunks(rows: int, numbers_per_row: int, item_bytes: int) -> Iterator[slice]:
