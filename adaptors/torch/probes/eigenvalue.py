@@ -26,12 +26,14 @@ class Eigenvalue:
         residual: ``|H x - value x|``: some eigenvalue is within it of ``value``.
         products: Products with the matrix that were taken.
         converged: Whether the residual is small enough.
+        vector: ``x``.
     """
 
     value: float
     residual: float
     products: int
     converged: bool
+    vector: torch.Tensor
 
 
 @dataclass(slots=True)
@@ -88,12 +90,18 @@ def largest_eigenvalue(
         residual = _dot(gradient, gradient) ** 0.5
         scale = max(scale, _dot(now.hx, now.hx) ** 0.5)
         if not (isfinite(value) and isfinite(residual)):
-            return Eigenvalue(value=nan, residual=nan, products=taken, converged=False)
+            return Eigenvalue(
+                value=nan, residual=nan, products=taken, converged=False, vector=now.x
+            )
         enough = residual <= tolerance * abs(value) and taken >= min(_FIRST, iterations)
         enough = enough or residual <= rounding * scale
         if (enough and exact) or taken >= iterations:
             return Eigenvalue(
-                value=value, residual=residual, products=taken, converged=enough and exact
+                value=value,
+                residual=residual,
+                products=taken,
+                converged=enough and exact,
+                vector=now.x,
             )
         if (enough or steps % _REFRESH == _REFRESH - 1) and not exact:
             now, last, exact = _Pair(now.x, product(now.x)), None if enough else last, True

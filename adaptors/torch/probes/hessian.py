@@ -76,13 +76,37 @@ class Hessian:
         parts = self._shaped(vector)
         for place, weight in enumerate(self._weights):
             with _second_derivatives():
-                total.add_(self._flat(self._times(self._gradient(place), parts)), alpha=weight)
+                gradient = self._kept or self._gradient(place, twice=True)
+                total.add_(self._flat(self._times(gradient, parts)), alpha=weight)
         return total
 
-    def _gradient(self, place: int) -> Sequence[torch.Tensor | None]:
-        """Return the gradient of one batch's loss, with the graph that led to it."""
-        if self._kept is not None:
-            return self._kept
+    def curvature_by_difference(self, vector: torch.Tensor) -> tuple[float, float]:
+        """Return ``v . (g(w + h v) - g(w - h v)) / (2 h)`` and its rounding; afterwards weights moved.
+
+        It needs first derivatives only. The last call on this object: the graph is gone.
+        """
+        self._kept = None
+        eps = max(torch.finfo(kind).eps for kind in self._dtypes())
+        weights = self._flat(self._inside.trainable).detach()
+        step = eps**0.4 * max(float(weights.norm()), 1e-3)
+        slopes, sizes = [], []
+        for moved in (step, -step):
+            for clone, part in zip(self._inside.trainable, self._shaped(vector), strict=True):
+                clone.data.add_(part, alpha=moved if moved > 0.0 else 2.0 * moved)
+            whole = torch.zeros_like(weights)
+            for place, weight in enumerate(self._weights):
+                whole.add_(self._flat(self._gradient(place, twice=False)), alpha=weight)
+            slopes.append(float(torch.dot(whole.double(), vector.double())))
+            sizes.append(float(whole.norm()))
+        return (slopes[0] - slopes[1]) / (2.0 * step), 20.0 * eps * max(sizes) / step
+
+    def _dtypes(self) -> set[torch.dtype]:
+        kind = self.device.type
+        computed = {torch.get_autocast_dtype(kind)} if torch.is_autocast_enabled(kind) else set()
+        return computed | {clone.dtype for clone in self._inside.trainable}
+
+    def _gradient(self, place: int, *, twice: bool) -> Sequence[torch.Tensor | None]:
+        """Return the gradient of one batch's loss; ``twice``: with the graph that led to it."""
         self._inside.reset_buffers()
         self._seed_all(self._seed + place)
         loss = self._step(self._model, to_device(self._batches[place], self.device))
@@ -91,11 +115,11 @@ class Hessian:
         if not loss.requires_grad:
             raise ConfigurationError(UNUSED)
         parts: Sequence[torch.Tensor | None] = torch.autograd.grad(
-            loss, self._inside.trainable, create_graph=True, allow_unused=True
+            loss, self._inside.trainable, create_graph=twice, allow_unused=True
         )
         if all(part is None for part in parts):
             raise ConfigurationError(UNUSED)
-        if len(self._batches) == 1:
+        if twice and len(self._batches) == 1:
             self._kept = parts
         return parts
 

@@ -84,7 +84,7 @@ def to_device(batch: Any, device: torch.device) -> Any:
         [tensor([1.]), 'name']
     """
     if isinstance(batch, torch.Tensor):
-        return batch.to(device)
+        return (batch.clone() if batch.is_inference() else batch).to(device)
     if isinstance(batch, Mapping):
         return {key: to_device(value, device) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):

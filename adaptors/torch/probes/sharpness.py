@@ -16,7 +16,7 @@ from .eigenvalue import Eigenvalue, largest_eigenvalue
 from .hessian import Hessian, LossIsNotFinite
 from .losses import LossFunction, StepFunction, step_from
 from .random_state import own_random_numbers
-from .stand_in import stand_in
+from .stand_in import check_model, stand_in
 
 _NAME = "sharpness"
 
@@ -31,6 +31,7 @@ class Sharpness:
             ``[value - residual, value + residual]``.
         lower_bound: The largest eigenvalue is at least this, up to rounding, converged or not; NaN
             when the loss is not finite.
+        by_difference: The curvature along ``v`` from two gradients nearby, without second derivatives.
         products: Products ``H v`` that were taken.
         samples: Samples in the batches.
         parameters: Trainable numbers in the model: the size of ``H``.
@@ -40,6 +41,7 @@ class Sharpness:
     value: float
     residual: float
     lower_bound: float
+    by_difference: float
     products: int
     samples: int
     parameters: int
@@ -91,6 +93,10 @@ def sharpness(
     since the start is a random vector, but not proven. How ``H`` of other samples would differ is not
     part of the interval: give enough samples.
 
+    Some operations hide their second derivative without an error (a kernel of one's own inside
+    ``backward``). So the curvature along ``v`` is measured once more from two gradients nearby; if
+    the two are apart by more than half, the sharpness is undetermined.
+
     The model's mode is used as it is: dropout is drawn once and held (seeded), batch normalisation
     in training mode uses each batch's own statistics. Weights, buffers, ``.grad``, modes and
     random numbers are as before afterwards, whatever happens.
@@ -119,6 +125,7 @@ def sharpness(
         >>> round(found.value, 4), round(found.edge_learning_rate, 4)
         (9.0, 0.2222)
     """
+    check_model(model)
     step, given = step_from(loss_function, step_function), list(batches)
     _check(given, iterations, tolerance)
     with (
@@ -139,9 +146,20 @@ def sharpness(
                 tolerance=tolerance,
                 rounding=rounding,
             )
+            beside = hessian.curvature_by_difference(found.vector)
         except LossIsNotFinite as error:
             return _unknown(hessian, str(error))
-    return _result(hessian, found, rounding=rounding / 100, tolerance=tolerance)
+    reason = _doubts(found, beside, tolerance=tolerance)
+    return Sharpness(
+        value=nan if reason else found.value,
+        residual=found.residual + rounding / 100 * abs(found.value),
+        lower_bound=found.value,
+        by_difference=beside[0],
+        products=found.products,
+        samples=hessian.samples,
+        parameters=hessian.length,
+        reason=reason,
+    )
 
 
 def _check(batches: list[Any], iterations: int, tolerance: float) -> None:
@@ -155,36 +173,33 @@ def _check(batches: list[Any], iterations: int, tolerance: float) -> None:
         )
 
 
-def _unknown(hessian: Hessian, reason: str, *, products: int = 0) -> Sharpness:
+def _unknown(hessian: Hessian, reason: str) -> Sharpness:
     return Sharpness(
         value=nan,
         residual=nan,
         lower_bound=nan,
-        products=products,
+        by_difference=nan,
+        products=0,
         samples=hessian.samples,
         parameters=hessian.length,
         reason=reason,
     )
 
 
-def _result(hessian: Hessian, found: Eigenvalue, *, rounding: float, tolerance: float) -> Sharpness:
+def _doubts(found: Eigenvalue, beside: tuple[float, float], *, tolerance: float) -> str:
+    """Return why the value is not to be told, or nothing."""
+    seen, rounding = beside
     if not isfinite(found.value):
-        reason = "the curvature is NaN or infinite"
-        return _unknown(hessian, reason, products=found.products)
-    reason = (
-        ""
-        if found.converged
-        else (
-            f"the residual is {found.residual:.3g} after {found.products} products, above {tolerance:g} "
-            f"of the value; the largest eigenvalue is at least {found.value:.4g}"
+        return "the curvature is NaN or infinite"
+    # Only far apart is telling: kinks (ReLU) and higher derivatives also part the two.
+    if not abs(seen - found.value) <= 0.5 * max(abs(seen), abs(found.value)) + rounding:
+        return (
+            f"gradients nearby show a curvature of {seen:.4g} where second derivatives say "
+            f"{found.value:.4g}; an operation hides its second derivative, or the loss has kinks"
         )
-    )
-    return Sharpness(
-        value=found.value if found.converged else nan,
-        residual=found.residual + rounding * abs(found.value),
-        lower_bound=found.value,
-        products=found.products,
-        samples=hessian.samples,
-        parameters=hessian.length,
-        reason=reason,
+    if found.converged:
+        return ""
+    return (
+        f"the residual is {found.residual:.3g} after {found.products} products, above {tolerance:g} "
+        f"of the value; the largest eigenvalue is at least {found.value:.4g}"
     )

@@ -127,8 +127,9 @@ def _places(
 
 
 def _clone(name: str, original: torch.Tensor) -> torch.nn.Parameter:
-    plain = original.detach()
-    if type(plain) is not torch.Tensor or plain.device.type == "meta":
+    lazy = torch.nn.parameter.is_lazy(original)
+    plain = original if lazy else original.detach()
+    if lazy or type(plain) is not torch.Tensor or plain.is_meta:
         kind = "tensor on the meta device" if plain.is_meta else type(plain).__name__
         raise ConfigurationError(
             f"parameter {name} is a {kind}; allowed: whole tensors that hold numbers, not sharded or "

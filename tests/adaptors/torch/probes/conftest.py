@@ -12,8 +12,8 @@ import torch
 
 
 def _numbers() -> list[Any]:
-    kind, words, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
-    return [torch.get_rng_state(), random.getstate(), kind, torch.from_numpy(words.copy()), *rest]
+    kind, words, *rest = np.random.get_state(legacy=True)
+    return [torch.get_rng_state(), random.getstate(), kind, torch.as_tensor(words).clone(), *rest]
 
 
 def _flat(thing: Any) -> list[Any]:
@@ -27,9 +27,7 @@ def _flat(thing: Any) -> list[Any]:
     return [thing]
 
 
-def everything(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None
-) -> list[Any]:
+def everything(model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> list[Any]:
     """Return weights, buffers, gradients, objects, hooks, modes, optimizer and random numbers."""
     seen: list[Any] = _flat(_numbers())
     for module in model.modules():

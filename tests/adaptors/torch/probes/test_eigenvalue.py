@@ -25,7 +25,8 @@ def symmetric(spectrum: list[float], seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     square = torch.randn(len(spectrum), len(spectrum), generator=generator, dtype=torch.float64)
     turn = torch.linalg.qr(square).Q
-    return turn @ torch.diag(torch.tensor(spectrum, dtype=torch.float64)) @ turn.T
+    matrix: torch.Tensor = turn @ torch.diag(torch.tensor(spectrum, dtype=torch.float64)) @ turn.T
+    return matrix
 
 
 SPECTRA = {
@@ -52,7 +53,7 @@ def test_the_most_positive_eigenvalue_is_found(name: str, seed: int) -> None:
 
 
 @given(
-    spectrum=st.lists(st.floats(-100, 100), min_size=1, max_size=24),
+    spectrum=st.lists(st.integers(-10_000, 10_000).map(lambda n: n / 100), min_size=1, max_size=24),
     seed=st.integers(0, 2**16),
     scale=st.sampled_from([1e-9, 1.0, 1e9]),
 )
@@ -89,7 +90,8 @@ def test_it_needs_fewer_products_than_shifted_power_iteration() -> None:
     matrix = symmetric(spectrum)
     shifted = matrix + 50.0 * torch.eye(len(spectrum), dtype=torch.float64)
     v = torch.ones(len(spectrum), dtype=torch.float64)
-    for products in range(1, 2000):
+    products = 0
+    for products in range(1, 2000):  # noqa: B007
         v = shifted @ v / (shifted @ v).norm()
         value = v @ matrix @ v
         if (matrix @ v - value * v).norm() <= 1e-3 * abs(value):
