@@ -1,26 +1,35 @@
-"""One number with its interval out of a window: the average ratio near the present."""
+"""One number with its interval out of a window: the ratio of averages at the present."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isqrt, nan, sqrt
+from math import nan
 
-from .drift import FALSE_ALARM, Part, part, recent
-from .ratio import Moments, fieller, moments
-from .window import Blocks, Window, newest
+from .drift import FALSE_ALARM, Scale, gaps, levels, line, longest, scale_of
+from .kernel import CURVE, LINE, MEAN, kernel
+from .pieces import PIECES, Piece, past, pieces
+from .ratio import Moments, fieller, weighted
+from .window import Window
 
-DRIFT_DOUBT = 0.75
-"""Standard errors by which the drift inside a window is taken larger than it looks.
+EVERY_STEP = 32
+"""So many steps are looked at one by one; later ones when steps grew by a thirty-second."""
 
-Without it one fast but not yet visible drift in six escapes the interval; with it one in ten.
-"""
+DOUBT = 6.0
+"""A line moves the point only as far as its square, in errors, exceeds this."""
+
+STEEP = 9.0
+"""From this squared error on a line is certain, and the interval allows for a parabola."""
+
+BEND = 0.01
+"""What a straight logarithm of the ratio may hide, relative, per cubed change over the window."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A ratio of averages with its interval, and how many steps it rests on.
 
-    ``value``, ``low`` and ``high`` are NaN when the mean denominator is not positive.
+    ``value``, ``low`` and ``high`` are NaN when the denominator is not positive.
 
     Example:
         >>> Estimate(812.0, 640.0, 1010.0, 300).steps
@@ -36,27 +45,35 @@ class Estimate:
 def due(steps: int) -> bool:
     """Return whether a window of ``steps`` steps is worth a new estimate after its last step.
 
-    Every step up to 64, then about every ``sqrt(steps) / 4``-th: the estimate cannot move by more
-    than a small part of its own error in between.
+    Every step up to 32, then when the steps have grown by 3 to 6 %: 16 times from 32 to 64, and
+    from 64 to 128, and so on. In between an estimate could not move by more than a small part of
+    its own error.
 
     Example:
-        >>> [steps for steps in range(398, 412) if due(steps)]
-        [400, 405, 410]
+        >>> [steps for steps in range(398, 450) if due(steps)]
+        [400, 416, 432, 448]
     """
-    return steps <= 64 or steps % (isqrt(steps) // 4) == 0
+    every = steps // EVERY_STEP
+    return every == 0 or steps % (1 << every.bit_length()) == 0
 
 
-def estimate(window: Window, *, level: float, false_alarm: float = FALSE_ALARM) -> Estimate:
-    """Return ``E[x] / E[y]`` near the present.
+def estimate(
+    window: Window, *, level: float, false_alarm: float = FALSE_ALARM, positive: bool = True
+) -> Estimate:
+    """Return ``E[x] / E[y]`` at the present.
 
-    The window is as long as the data agree with one ratio (:func:`.drift.recent`), the interval
-    is Fieller's (:func:`.ratio.fieller`), stretched to where a drift too weak to cut the window
-    may have led: by the difference of the window's halves and ``DRIFT_DOUBT`` standard errors.
+    The window is as long as the data lie on one line (:func:`.drift.longest`). The *interval* is
+    Fieller's (:func:`.ratio.fieller`) for the end of that line, so that it holds whether there is
+    a drift or not: no interval can be as short as that of a mean and still hold under a drift too
+    weak to be seen (Low 1997). Where the line is certain, the interval is that of a parabola's end.
+    The *point* is the mean of the window while no line is seen, and moves to its end in proportion
+    to ``1 - DOUBT / z^2`` (the non-negative garrote: Breiman 1995), ``z`` being the line's rise in errors.
 
     Args:
         window: Two steps or more.
         level: Confidence, between 0 and 1.
         false_alarm: Of each comparison that may shorten the window.
+        positive: Whether ``x`` and ``y`` are positive by nature.
 
     Example:
         >>> from .window import push
@@ -67,42 +84,53 @@ def estimate(window: Window, *, level: float, false_alarm: float = FALSE_ALARM) 
         >>> round(found.value, 2), found.low < 3.0 < found.high, found.steps
         (3.0, True, 64)
     """
-    blocks = recent(window.blocks, false_alarm=false_alarm)
-    steps = int(sum(block[0] for block in blocks))
-    found = moments(blocks)
-    if not found.y > 0.0:
+    sums = past(window.blocks)
+    held = longest(sums, false_alarm=false_alarm, positive=positive)
+    found = pieces(sums, held, PIECES)
+    steps = int(sums.steps[held])
+    scale = scale_of(found, positive)
+    level_of = levels(found, scale)
+    means, ends = kernel(found, level_of, MEAN), kernel(found, level_of, LINE)
+    certainty = _certainty(found, scale, means, ends)
+    mean, end = weighted(found, means), weighted(found, ends)
+    value = _point(mean, end, max(1.0 - DOUBT / certainty, 0.0) if certainty else 0.0, positive)
+    if value != value or not mean.y > 0.0:
         return Estimate(nan, nan, nan, steps)
-    value = found.x / found.y
-    low, high = fieller(found, level)
-    low, high = _stretched(blocks, found, min(low, value), max(high, value))
-    return Estimate(value, low, high, steps)
+    bend = 0.0
+    if certainty > STEEP:
+        end = weighted(found, kernel(found, level_of, CURVE))
+        bend = BEND * min(abs(line(found, scale).slope), 3.0) ** 3 if positive else 0.0
+    low, high = fieller(end, level)
+    low, high = low * (1.0 - bend), high * (1.0 + bend)
+    return Estimate(value, min(low, value), max(high, value), steps)
 
 
-def _stretched(blocks: Blocks, found: Moments, low: float, high: float) -> tuple[float, float]:
-    """Return the interval, reaching after the difference of the window's halves."""
-    half = newest(blocks, 0.5 * sum(block[0] for block in blocks))
-    if not 0 < half < len(blocks):
-        return low, high
-    old, new = part(blocks[:half]), part(blocks[half:])
-    error_x = found.xx * (found.y / found.x) * (found.y / found.x) if found.x else inf
-    if error_x >= found.yy:
-        slope = found.x / found.y
-        down, up = _reach(old, new, 1.0 / found.y, -slope / found.y)
-        return low + down, high + up
-    # The denominator is the uncertain one: its error is even in 1/ratio, where infinity is near.
-    slope = found.y / found.x
-    down, up = _reach(old, new, -slope / found.x, 1.0 / found.x)
-    low = 1.0 / (1.0 / low + up) if low > 0.0 else low
-    inverse = 1.0 / high + down
-    return low, 1.0 / inverse if inverse > 0.0 else inf
+def _certainty(
+    found: Sequence[Piece], scale: Scale, means: Sequence[float], ends: Sequence[float]
+) -> float:
+    """Return the squared difference of end and mean in units of its variance."""
+    gap = error = 0.0
+    values, errors = gaps(found, scale)
+    for value, own, mean, end in zip(values, errors, means, ends, strict=True):
+        more = end - mean
+        gap += more * value
+        error += more * more * own
+    return gap * gap / error if error > 0.0 else 0.0
 
 
-def _reach(old: Part, new: Part, a: float, b: float) -> tuple[float, float]:
-    """Return how far ``a x + b y`` may have moved on from the window's mean, down and up.
-
-    Under a straight drift the present is as far from the mean as the two halves are apart.
-    """
-    gap = a * (new.x - old.x) + b * (new.y - old.y)
-    xx, xy, yy = old.xx + new.xx, old.xy + new.xy, old.yy + new.yy
-    spread = DRIFT_DOUBT * sqrt(max(a * a * xx + 2.0 * a * b * xy + b * b * yy, 0.0))
-    return min(gap - spread, 0.0), max(gap + spread, 0.0)
+def _point(mean: Moments, end: Moments, trust: float, positive: bool) -> float:
+    """Return the point ``trust`` of the way from the mean of the window to its end."""
+    if not mean.y > 0.0:
+        return nan
+    middle = mean.x / mean.y
+    if trust == 0.0:
+        return middle
+    if not end.y > 0.0:
+        return nan
+    last = end.x / end.y
+    if not positive:
+        return middle + trust * (last - middle)
+    if middle <= 0.0 or last <= 0.0:
+        return middle
+    grown: float = (last / middle) ** trust
+    return middle * grown

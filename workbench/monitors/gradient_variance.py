@@ -11,7 +11,7 @@ from .drift import FALSE_ALARM
 from .estimate import due, estimate
 from .options import check_estimate
 from .parts import split
-from .window import Window, push
+from .window import Window, merge, push
 
 _NAME = "gradient_variance"
 _START = undetermined(_NAME, reason="no step was split yet")
@@ -19,10 +19,12 @@ _START = undetermined(_NAME, reason="no step was split yet")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientVarianceState:
-    """The last signal, and blocks of ``x = S_hat`` with ``y = 1``."""
+    """The last signal, blocks of ``x = S_hat`` with ``y = 1``, the last split step and its origin."""
 
     signal: Signal = _START
     window: Window = field(default_factory=Window)
+    step: int = 0
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,22 +80,44 @@ class GradientVariance:
         if parts is None:
             return state, state.signal
         window = push(state.window, facts.small_batches - 1.0, parts.noise, 1.0)
+        grown = GradientVarianceState(
+            signal=state.signal, window=window, step=facts.step, origin=facts.origin
+        )
         if not due(window.steps):
-            return replace(state, window=window), state.signal
-        signal = self._signal(window, facts)
-        return GradientVarianceState(signal=signal, window=window), signal
+            return grown, state.signal
+        done = self._estimated(grown)
+        return done, done.signal
 
-    def _signal(self, window: Window, facts: StepFacts) -> Signal:
-        if window.steps < self.min_steps:
-            reason = f"{window.steps} of {self.min_steps} split steps"
-            return undetermined(self.name, reason=reason, step=facts.step)
-        found = estimate(window, level=self.level, false_alarm=self.false_alarm)
-        return Signal(
+    def merge(
+        self, older: GradientVarianceState, newer: GradientVarianceState
+    ) -> GradientVarianceState:
+        """Return the state after the steps of ``older``, then those of ``newer``.
+
+        The sums are those of one run through all steps (:func:`.window.merge`); the signal is
+        estimated anew. The state before any step changes nothing.
+
+        Example:
+            >>> monitor = GradientVariance()
+            >>> monitor.merge(monitor.init(), monitor.init()) == monitor.init()
+            True
+        """
+        if not older.window.steps or not newer.window.steps:
+            return newer if newer.window.steps else older
+        return self._estimated(replace(newer, window=merge(older.window, newer.window)))
+
+    def _estimated(self, state: GradientVarianceState) -> GradientVarianceState:
+        if state.window.steps < self.min_steps:
+            reason = f"{state.window.steps} of {self.min_steps} split steps"
+            signal = undetermined(self.name, reason=reason, step=state.step)
+            return replace(state, signal=signal)
+        found = estimate(state.window, level=self.level, false_alarm=self.false_alarm)
+        signal = Signal(
             name=self.name,
             value=found.value,
             low=max(found.low, 0.0),
             high=found.high,
             level=self.level,
-            step=facts.step,
-            reason=facts.origin,
+            step=state.step,
+            reason=state.origin,
         )
+        return replace(state, signal=signal)

@@ -11,7 +11,7 @@ from workbench.signal import Signal, exact, undetermined
 from .drift import FALSE_ALARM
 from .estimate import due, estimate
 from .options import check_estimate
-from .window import Window, push
+from .window import Window, merge, push
 
 _LARGEST = 1e150
 _NO_LOSS = undetermined("loss", reason="no step told its loss yet")
@@ -60,10 +60,11 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSmoothedState:
-    """The last signal, and blocks of ``x = loss`` with ``y = 1``."""
+    """The last signal, blocks of ``x = loss`` with ``y = 1``, and the last step that told its loss."""
 
     signal: Signal = _NO_LOSSES
     window: Window = field(default_factory=Window)
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +93,7 @@ class LossSmoothed:
         ...                       loss=0.5 + 0.1 * (step % 2))
         ...     state, signal = monitor.update(state, facts)
         >>> print(signal)
-        loss_smoothed 0.55 [0.5218, 0.5782]
+        loss_smoothed 0.55 [0.4964, 0.6036]
     """
 
     level: float = 0.95
@@ -118,21 +119,41 @@ class LossSmoothed:
         if abs(loss) > _LARGEST:
             return state, state.signal
         window = push(state.window, float(facts.batch_size_global), loss, 1.0)
+        grown = LossSmoothedState(signal=state.signal, window=window, step=facts.step)
         if not due(window.steps):
-            return replace(state, window=window), state.signal
-        signal = self._signal(window, facts)
-        return LossSmoothedState(signal=signal, window=window), signal
+            return grown, state.signal
+        done = self._estimated(grown)
+        return done, done.signal
 
-    def _signal(self, window: Window, facts: StepFacts) -> Signal:
-        if window.steps < self.min_steps:
-            reason = f"{window.steps} of {self.min_steps} steps"
-            return undetermined(self.name, reason=reason, step=facts.step)
-        found = estimate(window, level=self.level, false_alarm=self.false_alarm)
-        return Signal(
+    def merge(self, older: LossSmoothedState, newer: LossSmoothedState) -> LossSmoothedState:
+        """Return the state after the steps of ``older``, then those of ``newer``.
+
+        The sums are those of one run through all steps (:func:`.window.merge`); the signal is
+        estimated anew. The state before any step changes nothing.
+
+        Example:
+            >>> monitor = LossSmoothed()
+            >>> monitor.merge(monitor.init(), monitor.init()) == monitor.init()
+            True
+        """
+        if not older.window.steps or not newer.window.steps:
+            return newer if newer.window.steps else older
+        return self._estimated(replace(newer, window=merge(older.window, newer.window)))
+
+    def _estimated(self, state: LossSmoothedState) -> LossSmoothedState:
+        if state.window.steps < self.min_steps:
+            reason = f"{state.window.steps} of {self.min_steps} steps"
+            signal = undetermined(self.name, reason=reason, step=state.step)
+            return replace(state, signal=signal)
+        found = estimate(
+            state.window, level=self.level, false_alarm=self.false_alarm, positive=False
+        )
+        signal = Signal(
             name=self.name,
             value=found.value,
             low=found.low,
             high=found.high,
             level=self.level,
-            step=facts.step,
+            step=state.step,
         )
+        return replace(state, signal=signal)

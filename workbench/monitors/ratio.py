@@ -1,4 +1,4 @@
-"""The ratio of two averages over blocks, with Fieller's interval."""
+"""The ratio of two averages, with Fieller's interval."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, sqrt
 
+from .drift import levels, scale_of
+from .kernel import LINE, kernel
+from .pieces import PIECES, Piece, past, pieces
 from .student import t_quantile
-from .window import Block
+from .window import Blocks
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Weighted means of ``x`` and ``y`` over blocks, and what their spread says of the error.
+    """Weighted means of ``x`` and ``y``, and their sampling error.
 
     Attributes:
-        weight: Sum of the weights.
-        x: Mean of ``x``.
-        y: Mean of ``y``.
+        x: Weighted mean of ``x``.
+        y: Weighted mean of ``y``.
         xx: Variance of the mean of ``x``.
         xy: Covariance of the two means.
         yy: Variance of the mean of ``y``.
-        dof: Effective number of blocks less one.
+        dof: Degrees of freedom of the error.
     """
 
-    weight: float
     x: float
     y: float
     xx: float
@@ -33,40 +34,50 @@ class Moments:
     dof: float
 
 
-def moments(blocks: Sequence[Block]) -> Moments:
-    """Return the means over ``blocks`` and the covariance of their errors, from the blocks' spread.
+def weighted(found: Sequence[Piece], weights: Sequence[float]) -> Moments:
+    """Return the means of the pieces with ``weights``, and the covariance of their errors.
 
-    With weights ``w_j``, ``W = sum(w_j)``, block means ``x_j`` and ``h_j = w_j / W``:
-    ``Var(mean x) = sum(h_j^2 (x_j - mean x)^2 / (1 - h_j))``, unbiased when a block's variance goes
-    as ``1 / w_j``, and sound when it does not (MacKinnon and White 1985, the estimator "HC2").
-    Taking blocks, not steps, counts the correlation of neighbouring steps in (batch means:
-    Schmeiser 1982). ``dof = 1 / sum(h_j^2) - 1`` (Satterthwaite 1946).
-
-    Args:
-        blocks: Two or more.
+    The errors come from neighbouring steps' differences, of which ``n`` are worth ``2n/3`` degrees
+    of freedom (von Neumann 1941); pieces are joined as by Satterthwaite (1946), on the error of
+    ``Y x - X y``.
 
     Example:
-        >>> found = moments([(1.0, 1.0, 2.0, 1.0, *[0.0] * 3), (1.0, 1.0, 4.0, 1.0, *[0.0] * 3)])
-        >>> found.x, found.y, found.xx, found.yy, found.dof
-        (3.0, 1.0, 1.0, 0.0, 1.0)
+        >>> one = Piece(9.0, -0.25, 0.5, 2.0, 1.0, 0.5, 0.0, 0.0)
+        >>> other = Piece(9.0, -0.75, 0.5, 4.0, 1.0, 0.5, 0.0, 0.0)
+        >>> weighted([one, other], [0.5, 0.5])
+        Moments(x=3.0, y=1.0, xx=0.25, xy=0.0, yy=0.0, dof=14.0)
     """
-    weight = sum_x = sum_y = 0.0
-    for _, w, x, y, _, _, _ in blocks:
-        weight += w
-        sum_x += x
-        sum_y += y
-    mean_x, mean_y = sum_x / weight, sum_y / weight
-    xx = xy = yy = squares = 0.0
-    for _, w, x, y, _, _, _ in blocks:
-        share = w / weight
-        error_x = x / weight - share * mean_x
-        error_y = y / weight - share * mean_y
-        rest = 1.0 - share
-        xx += error_x * error_x / rest
-        xy += error_x * error_y / rest
-        yy += error_y * error_y / rest
-        squares += share * share
-    return Moments(weight, mean_x, mean_y, xx, xy, yy, 1.0 / squares - 1.0)
+    x = y = 0.0
+    for piece, v in zip(found, weights, strict=True):
+        x += v * piece.x
+        y += v * piece.y
+    unit_x, unit_y = abs(x) or 1.0, abs(y) or 1.0
+    p, q = y / unit_y / unit_x, x / unit_x / unit_y
+    xx = xy = yy = whole = squares = 0.0
+    for piece, v in zip(found, weights, strict=True):
+        vv = v * v
+        xx += vv * piece.xx
+        xy += vv * piece.xy
+        yy += vv * piece.yy
+        error = vv * (p * p * piece.xx - 2.0 * p * q * piece.xy + q * q * piece.yy)
+        whole += error
+        squares += error * error / (piece.steps / 1.5 + 2.0)
+    dof = whole * whole / squares - 2.0 if squares > 0.0 else inf
+    return Moments(x, y, xx, xy, yy, max(dof, 1.0))
+
+
+def moments(blocks: Blocks, *, degree: int = LINE, positive: bool = True) -> Moments:
+    """Return ``x`` and ``y`` at the end of ``blocks``, whatever drift of ``degree`` is in them.
+
+    Example:
+        >>> blocks = ((1.0, 1.0, 3.0, 2.0, 0.0, 0.0, 0.0),) * 8
+        >>> found = moments(blocks)
+        >>> round(found.x, 12), round(found.y, 12)
+        (3.0, 2.0)
+    """
+    found = pieces(past(blocks), len(blocks), PIECES)
+    weights = kernel(found, levels(found, scale_of(found, positive)), degree)
+    return weighted(found, weights)
 
 
 def fieller(found: Moments, level: float) -> tuple[float, float]:
@@ -77,30 +88,29 @@ def fieller(found: Moments, level: float) -> tuple[float, float]:
     from 0 the set is unbounded: above for a positive ``y``, hence an infinite upper end.
 
     Args:
-        found: With ``y`` above 0.
+        found: Means and their errors; ``y`` may be 0 or negative.
         level: Confidence, between 0 and 1.
 
     Example:
-        >>> fieller(Moments(9.0, 6.0, 2.0, 0.0, 0.0, 0.0, 8.0), 0.95)
+        >>> fieller(Moments(6.0, 2.0, 0.0, 0.0, 0.0, 8.0), 0.95)
         (3.0, 3.0)
-        >>> low, high = fieller(Moments(9.0, 6.0, 2.0, 0.1, 0.0, 1.0, 8.0), 0.95)
+        >>> low, high = fieller(Moments(6.0, 2.0, 0.1, 0.0, 1.0, 8.0), 0.95)
         >>> round(low, 2), high
         (1.37, inf)
     """
     t = t_quantile(0.5 + 0.5 * level, max(found.dof, 0.5))
     # Relative errors: the quadratic then has no units, and neither overflows nor underflows.
-    scale = max(abs(found.x), sqrt(found.xx)) or 1.0
-    point = found.x / scale
-    xx = t * t * (found.xx / scale / scale)
-    xy = t * t * (found.xy / scale / found.y)
-    yy = t * t * (found.yy / found.y / found.y)
-    unit = scale / found.y
-    a, b, c = 1.0 - yy, point - xy, point * point - xx
+    unit_x = max(abs(found.x), sqrt(found.xx)) or 1.0
+    unit_y = max(abs(found.y), sqrt(found.yy)) or 1.0
+    x, y, unit = found.x / unit_x, found.y / unit_y, unit_x / unit_y
+    xx = t * t * (found.xx / unit_x / unit_x)
+    xy = t * t * (found.xy / unit_x / unit_y)
+    yy = t * t * (found.yy / unit_y / unit_y)
+    a, b, c = y * y - yy, x * y - xy, x * x - xx
     inside = b * b - a * c
-    if a > 0.0:
+    if a > 0.0 and y > 0.0:
         root = sqrt(max(inside, 0.0))
         return (b - root) / a * unit, (b + root) / a * unit
-    if a == 0.0:
-        return (c / (2.0 * b) * unit if b > 0.0 else -inf), inf
-    low = (b - sqrt(inside)) / a if inside >= 0.0 else -inf
-    return (low * unit if low <= point else -inf), inf
+    if a >= 0.0 or c <= 0.0 or x <= 0.0:
+        return -inf, inf
+    return (b - sqrt(inside)) / a * unit, inf

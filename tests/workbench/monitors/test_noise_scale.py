@@ -155,7 +155,7 @@ def test_steps_without_a_split_keep_the_last_signal_with_its_step() -> None:
     blank = replace(facts(99, 2.0, 3.0), grad_sqnorm_small=None, small_batches=0, origin="none")
     _, signal = NoiseScale().update(state, blank)
     assert signal == before
-    assert signal.step == 39
+    assert signal.step == 38
 
 
 def test_a_change_of_scale_of_the_loss_cuts_nothing_while_the_ratio_stays() -> None:
