@@ -12,7 +12,7 @@ from workbench.errors import ConfigurationError
 from .adascale_gain import AdaScaleGain
 from .average import Average
 from .cabs import Cabs, CabsState
-from .gradient_cosine import GradientCosineSteps, GradientCosineWorkers
+from .gradient_cosine import CosineStepsState, GradientCosineSteps, GradientCosineWorkers
 from .gradient_norm import GradientNorm, GradientNormState
 from .gradient_snr import GradientSnr
 from .gradient_variance import GradientVariance, GradientVarianceState
@@ -102,6 +102,7 @@ __all__ = [
     "Average",
     "Cabs",
     "CabsState",
+    "CosineStepsState",
     "GradientCosineSteps",
     "GradientCosineWorkers",
     "GradientNorm",

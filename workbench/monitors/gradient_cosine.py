@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite, sqrt
 
 from workbench.facts import StepFacts, Successive
@@ -88,6 +88,19 @@ def _cosine(ratio: float, small_batch: float) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CosineStepsState(Average):
+    """The mean cosine, and the last step whose pair is in it.
+
+    Example:
+        >>> CosineStepsState().reason
+        'no pair of steps was measured yet'
+    """
+
+    reason: str = "no pair of steps was measured yet"
+    used: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GradientCosineSteps:
     """Estimate the mean cosine between a step's gradient and that of the step before.
 
@@ -99,10 +112,11 @@ class GradientCosineSteps:
     mean below 0 says that the steps overshoot along the directions that carry the gradient
     (Xing et al. 2018, "A Walk with SGD").
 
-    The interval is Fieller's (:mod:`.estimate`) from blocks of steps, because neighbouring cosines
-    share a gradient. The signal ``gradient_cosine_steps`` is a pure number between -1 and 1. Steps
-    that measured no pair, skipped steps and numbers that cannot be (NaN, infinite, a product above
-    that of the norms) change nothing.
+    The interval is Fieller's (:mod:`.estimate`). It needs pairs that are independent: where every
+    step measures one, every second is left out, since neighbouring pairs share a gradient. The
+    signal ``gradient_cosine_steps`` is a pure number between -1 and 1. Steps that measured no pair,
+    skipped steps and numbers that cannot be (NaN, infinite, a product above that of the norms)
+    change nothing.
 
     Attributes:
         level: Confidence of the interval, above 0 and below 1.
@@ -133,14 +147,15 @@ class GradientCosineSteps:
     def __post_init__(self) -> None:
         check_estimate(self.name, self.level, self.false_alarm, self.min_steps)
 
-    def init(self) -> Average:
+    def init(self) -> CosineStepsState:
         """Return the state before the first step."""
-        return Average(reason="no pair of steps was measured yet")
+        return CosineStepsState()
 
-    def update(self, state: Average, facts: StepFacts) -> tuple[Average, Signal]:
+    def update(self, state: CosineStepsState, facts: StepFacts) -> tuple[CosineStepsState, Signal]:
         """Return the next state and the signal after ``facts``."""
         sample = None if facts.skipped or not facts.finite else _pair(facts.successive)
-        if sample is not None:
+        if sample is not None and facts.step != state.used + 1:
+            state = replace(state, used=facts.step)
             state = averaged(state, sample, self, facts, missing="no gradient in any step")
         reason = "successive steps"
         return state, signal_of(state, self.name, _held, level=self.level, reason=reason)

@@ -8,13 +8,12 @@ from math import isfinite, isnan, nan
 from workbench.facts import StepFacts
 from workbench.signal import Signal, undetermined
 
-from .drift import FALSE_ALARM, recent
-from .estimate import due
+from .drift import FALSE_ALARM
+from .estimate import Estimate, due, estimate
 from .options import check_estimate, check_positive
 from .parts import Parts, split
 from .protocol import INNER_PRODUCTS, NORMS
-from .ratio import Moments, fieller, moments
-from .window import Window, push
+from .window import Block, Window, push
 
 _NAME, _UNIT = "inner_product_test", "samples"
 _START = undetermined(_NAME, reason="no inner products were measured yet", unit=_UNIT)
@@ -23,19 +22,23 @@ _LARGEST = 1e75
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InnerProductTestState:
-    """The last signal, blocks of ``x = Var(g_i . G)`` and ``y = |G|^2``, and the last ``S_hat``.
+    """The last signal, blocks of ``x = Var(g_i . G)`` and ``y = |G|^2``, and half a pair of steps.
 
     Attributes:
         signal: The last signal; it stands until there is reason for a new one.
-        window: The blocks.
-        noise: ``S_hat`` of the last split step; NaN before the first.
-        small_batches: ``k`` of that step.
+        window: The blocks, one pair of steps at a time.
+        along: The measured variance of ``g_i . g`` in a step that waits for its second.
+        noise: Its ``S_hat``.
+        length: Its ``|G|^2_hat``.
+        small_batches: Its ``k``; 0 when no step waits.
         batch: Its global batch size.
     """
 
     signal: Signal = _START
     window: Window = field(default_factory=Window)
+    along: float = nan
     noise: float = nan
+    length: float = nan
     small_batches: int = 0
     batch: int = 0
 
@@ -51,19 +54,20 @@ class InnerProductTest:
 
     The measured variance of ``g_i . g`` takes the measured gradient in the place of ``G``, and
     exceeds ``Var(g_i . G)`` by ``tr(Sigma^2) / B`` on average. For Gaussian noise
-    ``Var(S_hat) = 2 tr(Sigma^2) / (k - 1)``: the difference of two neighbouring steps' ``S_hat``
-    measures the excess, and it is taken off. With noise of heavier tails, in small batches of few
-    samples, this takes off too much and the value comes out too low.
+    ``Var(S_hat) = 2 tr(Sigma^2) / (k - 1)``: the difference of the ``S_hat`` of two measured steps, one
+    after the other with the same batch, measures the excess, and it is taken off. With noise of
+    heavier tails, in small batches of few samples, this takes off too much and the value comes out
+    too low.
 
     Averages over a window that adapts to drift; the interval is Fieller's for the ratio to
     ``|G|^4``, linear in the error of ``|G|^2``. ``high`` is infinite while ``|G|^2`` cannot be told
     from 0. The signal ``inner_product_test`` is in samples, 0 or more. It is undetermined before
-    ``min_steps`` neighbours among the measured steps and while the mean ``|G|^2_hat`` is 0 or less.
+    ``min_steps`` pairs of measured steps and while the mean ``|G|^2_hat`` is 0 or less.
 
     Attributes:
         theta: Noise along the gradient over the gradient's length, above 0.
         level: Confidence of the interval, above 0 and below 1.
-        min_steps: Measured steps before there is a value, 4 or more.
+        min_steps: Pairs of measured steps before there is a value, 4 or more.
         false_alarm: Chance of one comparison to shorten the window for nothing.
 
     Raises:
@@ -114,19 +118,18 @@ class InnerProductTest:
 
     def _signal(self, window: Window, facts: StepFacts) -> Signal:
         if window.steps < self.min_steps:
-            reason = f"{window.steps} of {self.min_steps} measured steps"
+            reason = f"{window.steps} of {self.min_steps} pairs of measured steps"
             return undetermined(_NAME, reason=reason, unit=_UNIT, step=facts.step)
-        found = moments(recent(window.blocks, false_alarm=self.false_alarm))
-        value, low, high = _over_square(found, self.level)
-        if isnan(value):
+        found = _over_square(window, self.level, self.false_alarm)
+        if found is None:
             reason = "the squared gradient is lost in its noise"
             return undetermined(_NAME, reason=reason, unit=_UNIT, step=facts.step)
         part = 1.0 / self.theta / self.theta
         return Signal(
             name=self.name,
-            value=part * max(value, 0.0),
-            low=part * max(low, 0.0),
-            high=part * max(high, value, 0.0),
+            value=part * max(found.value, 0.0),
+            low=part * max(found.low, 0.0),
+            high=part * max(found.high, found.value, 0.0),
             level=self.level,
             unit=_UNIT,
             step=facts.step,
@@ -137,26 +140,48 @@ class InnerProductTest:
 def _grown(
     state: InnerProductTestState, facts: StepFacts, parts: Parts, along: float
 ) -> InnerProductTestState:
-    """Return the state with the step's ``S_hat``, and its numbers if a like step came before it."""
+    """Return the state with the step waiting for its second, or with the pair of the two."""
     small, batch = facts.small_batches, facts.batch_size_global
-    window = state.window
-    if (small, batch) == (state.small_batches, state.batch):
-        gap = parts.noise - state.noise
-        trace_of_square = 0.25 * (small - 1) * gap * gap
-        window = push(window, small - 1.0, along - trace_of_square / batch, parts.signal)
-    return replace(state, window=window, noise=parts.noise, small_batches=small, batch=batch)
+    if (small, batch) != (state.small_batches, state.batch):
+        return replace(
+            state,
+            along=along,
+            noise=parts.noise,
+            length=parts.signal,
+            small_batches=small,
+            batch=batch,
+        )
+    gap = parts.noise - state.noise
+    trace_of_square = 0.25 * (small - 1) * gap * gap
+    mean_along = 0.5 * (along + state.along) - trace_of_square / batch
+    mean_length = 0.5 * (parts.signal + state.length)
+    window = push(state.window, small - 1.0, mean_along, mean_length)
+    return InnerProductTestState(signal=state.signal, window=window)
 
 
-def _over_square(found: Moments, level: float) -> tuple[float, float, float]:
-    """Return ``x / y^2`` with its interval; NaN when ``y`` is not above 0.
+def _over_square(window: Window, level: float, false_alarm: float) -> Estimate | None:
+    """Return ``E[x] / E[y]^2`` with its interval; ``None`` when ``E[y]`` is not above 0.
 
-    ``y^2`` is ``2 m y - m^2`` up to the square of the error of ``y``, with its mean ``m``.
+    Around its mean ``m`` is ``y^2 = m (2 y - m)`` up to the square of the error of ``y``. This is linear
+    in ``y``, so that the blocks of ``x`` and ``y / m`` give those of ``x`` and ``2 y / m - 1``.
     """
-    m = found.y
-    if not m > 0.0:
-        return nan, nan, nan
-    square = replace(found, y=m * m, xy=2.0 * m * found.xy, yy=4.0 * m * m * found.yy)
-    if not (isfinite(square.yy) and square.y > 0.0):
-        return nan, nan, nan
-    low, high = fieller(square, level)
-    return found.x / square.y, low, high
+    lengths = replace(window, blocks=tuple(_length(block) for block in window.blocks))
+    m = estimate(lengths, level=level, false_alarm=false_alarm).value
+    if not (isfinite(m) and m > 0.0):
+        return None
+    squares = replace(window, blocks=tuple(_square(block, m) for block in window.blocks))
+    found = estimate(squares, level=level, false_alarm=false_alarm)
+    if isnan(found.value):
+        return None
+    unit = 1.0 / m / m
+    return Estimate(unit * found.value, unit * found.low, unit * found.high, found.steps)
+
+
+def _length(block: Block) -> Block:
+    steps, weight, _, y, _, _, yy = block
+    return (steps, weight, y, weight, yy, 0.0, 0.0)
+
+
+def _square(block: Block, m: float) -> Block:
+    steps, weight, x, y, xx, xy, yy = block
+    return (steps, weight, x, 2.0 * y / m - weight, xx, 2.0 * xy / m, 4.0 * yy / m / m)
