@@ -96,10 +96,10 @@ class Engine:
     def step(self, state: EngineState, facts: StepFacts) -> Step:
         """Return the next state, the signals, the choice, and the parts that raised."""
         monitors, signals, broken = self._watch(state, facts)
-        state = replace(state, monitors=monitors, silenced=state.silenced + _names(broken))
         view = self._view(state, facts, signals)
         policies, proposals, failed = self._ask(state, view)
-        state = replace(state, policies=policies, silenced=state.silenced + _names(failed))
+        silenced = state.silenced + _names(broken) + _names(failed)
+        state = replace(state, monitors=monitors, policies=policies, silenced=silenced)
         choice = arbitrate(self.limits, view, _without_refused(proposals, state.refused))
         return Step(state, signals, choice, tuple(broken + failed))
 

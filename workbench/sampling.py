@@ -108,8 +108,14 @@ class Sampling:
             return state
         plain = _kept(state.plain_seconds, max(facts.seconds - facts.monitor_seconds, 0.0))
         if not measured:
-            always = _kept(state.always_seconds, facts.monitor_seconds)
-            return replace(state, plain_seconds=plain, always_seconds=always)
+            return SamplingState(  # at every step: four times as fast as dataclasses.replace
+                every=state.every,
+                anchor=state.anchor,
+                measured=state.measured,
+                plain_seconds=plain,
+                extra_seconds=state.extra_seconds,
+                always_seconds=_kept(state.always_seconds, facts.monitor_seconds),
+            )
         extra = _kept(state.extra_seconds, facts.monitor_seconds)
         state = replace(
             state, plain_seconds=plain, extra_seconds=extra, measured=state.measured + 1

@@ -116,7 +116,8 @@ class Gradients:
             asked: What to measure.
             riders: Numbers to be added over the workers together with the gradients.
         """
-        self._arrivals.reset()
+        alone = last and self._reducer is None and not self._stash
+        self._arrivals.reset(foresee=not alone or asked.norms or bool(asked.step))
         self._weight, self._rows, self._last, self._closed = weight, rows, last, False
         self._asked, self._riders = asked, None
         if self._measurement is not None and asked.norms:

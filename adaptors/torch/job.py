@@ -36,7 +36,7 @@ from .group import Group
 from .groups import resolve_groups
 from .measurement import Measurement
 from .rate import ScaledRate
-from .reaction import Reaction, Taken
+from .reaction import Finished, Reaction
 from .reading import Reading
 from .sampling import Samples, permutation
 from .settings import JobSettings
@@ -126,7 +126,7 @@ class Job:
             faults=self._lost_split,
             wall_clock=wall_clock,
         )
-        self._riding: tuple[Taken, torch.Tensor] | None = None
+        self._riding: tuple[Finished, torch.Tensor] | None = None
         self._cursor, self._step = Cursor(), 0
         self._measured_now = False
         self._late_seconds = self._hook_seconds = 0.0
@@ -343,21 +343,20 @@ class Job:
         self._step += 1
         self._cursor = self._cursor.advanced(plan.size, dataset_size=self._dataset_size)
         apart = {"": plan.small_batches, "split": 2, "per-example": plan.size}
-        facts = StepFacts(
-            step=self._step,
-            epoch=epoch,
-            samples=self._cursor.samples,
-            seconds=seconds,
-            workers=self._group.workers,
-            batch_size_global=plan.size,
-            batch_size_target=self._batch_size,
-            small_batches=apart[measured.origin],
-            learning_rate=self._rate.applied,
-            skipped=not stepped,
-            origin=origin_of(plan, self._group.workers, apart=measured.origin),
-            preconditioner=self._measurement.preconditioner if self._measurement else "",
-        )
-        self._send(Taken(facts=facts, reading=None, measured=self._measured_now), vector)
+        known = {
+            "step": self._step,
+            "epoch": epoch,
+            "samples": self._cursor.samples,
+            "workers": self._group.workers,
+            "batch_size_global": plan.size,
+            "batch_size_target": self._batch_size,
+            "small_batches": apart[measured.origin],
+            "learning_rate": self._rate.applied,
+            "skipped": not stepped,
+            "origin": origin_of(plan, self._group.workers, apart=measured.origin),
+            "preconditioner": self._measurement.preconditioner if self._measurement else "",
+        }
+        self._send(Finished(known, self._measured_now), vector)
         packed = self._clock()
         reacted_to_measured = self._reaction.react(self._step)
         self._count_late(packed - now, self._measured_now)
@@ -365,15 +364,15 @@ class Job:
 
     # Numbers on their way -------------------------------------------------------------------------
 
-    def _send(self, taken: Taken, vector: torch.Tensor) -> None:
+    def _send(self, finished: Finished, vector: torch.Tensor) -> None:
         """Alone: read the vector. Together: let it ride with the next step's gradients."""
         if self._group.workers > 1 and self._settings.read_lag > 0:
-            self._riding = (taken, vector)
+            self._riding = (finished, vector)
             return
         work = self._group.sum(vector)
         if work is not None:
             work.wait()
-        self._reaction.take(replace(taken, reading=Reading(vector)))
+        self._reaction.take(finished, Reading(vector))
 
     def _arrived_riders(self, sums: torch.Tensor | None) -> None:
         """The numbers of the step before have been added over the workers."""
@@ -382,18 +381,18 @@ class Job:
         if sums is None:  # no gradient was exchanged in this step
             self._settle()
             return
-        taken, _ = self._riding
+        finished, _ = self._riding
         self._riding = None
-        self._reaction.take(replace(taken, reading=Reading(sums)))
+        self._reaction.take(finished, Reading(sums))
 
     def _settle(self) -> None:
         """Add what waits for a ride over the workers now."""
         if self._riding is None:
             return
-        taken, vector = self._riding
+        finished, vector = self._riding
         self._riding = None
         self._group.sum(vector).wait()
-        self._reaction.take(replace(taken, reading=Reading(vector)))
+        self._reaction.take(finished, Reading(vector))
 
     def _phases(self) -> dict[str, float]:
         """Return the step's phases; a measured one pays what the one before it cost afterwards."""

@@ -85,7 +85,7 @@ class Arrivals:
         on_last: Callable[[], None],
     ) -> None:
         self._places = {id(parameter): place for place, parameter in enumerate(parameters)}
-        self._static = static_graph
+        self._static, self._reads = static_graph, True
         self._on_arrival, self._on_last = on_arrival, on_last
         self._foreseen: frozenset[int] | None = None
         self._fresh = True
@@ -104,8 +104,14 @@ class Arrivals:
         """Whether a gradient has arrived since :meth:`reset`."""
         return bool(self._arrived)
 
-    def reset(self) -> None:
-        """Get ready for the next backward pass."""
+    def reset(self, *, foresee: bool = True) -> None:
+        """Get ready for the next backward pass.
+
+        Args:
+            foresee: Whether anybody must know when the last gradient has arrived; without, the
+                graph is not read.
+        """
+        self._reads = foresee
         if self._arrived and frozenset(self._arrived) != self._foreseen:
             self._foreseen = frozenset(self._arrived)
         self._arrived = set()
@@ -119,7 +125,7 @@ class Arrivals:
             handle.remove()
 
     def _after_forward(self, module: torch.nn.Module, inputs: Any, outputs: Any) -> None:  # noqa: ARG002
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if not self._reads or torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return
         if self._foreseen is None or not self._static:
             seen = reached(outputs, self._places)

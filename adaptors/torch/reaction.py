@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,21 +21,43 @@ from .tally import Tally
 Clock = Callable[[], float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
-    """A finished step whose numbers may still be on the device.
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A finished step, as far as the host knows it.
 
     Attributes:
-        facts: What the host knows of it.
-        reading: The rest, summed over the workers; ``None`` when ``facts`` hold it already.
+        known: Fields of its ``StepFacts``.
         measured: Whether its gradient was measured.
-        stop: Whether a worker wants to end, where ``facts`` hold the rest.
+    """
+
+    known: Mapping[str, Any]
+    measured: bool
+
+    @property
+    def step(self) -> int:
+        """Its number."""
+        number: int = self.known["step"]
+        return number
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A finished step with all its numbers.
+
+    Attributes:
+        facts: All of them.
+        measured: Whether its gradient was measured.
+        stop: Whether a worker wants to end.
     """
 
     facts: StepFacts
-    reading: Reading | None
     measured: bool
     stop: bool = False
+
+    @property
+    def step(self) -> int:
+        """Its number."""
+        return self.facts.step
 
 
 class Reaction:
@@ -80,7 +102,7 @@ class Reaction:
         self._wall_clock = wall_clock
         self._state: EngineState = engine.init()
         self._sampled: SamplingState = sampling.init()
-        self._waiting: deque[Taken] = deque()
+        self._waiting: deque[tuple[Finished, Reading] | Read] = deque()
         self.signals = Signals()
         self.seconds = 0.0
         self.interrupted = False
@@ -94,22 +116,27 @@ class Reaction:
         """Return whether ``step`` is to be measured."""
         return self._sampling.due(self._sampled, step)
 
-    def take(self, taken: Taken) -> None:
-        """Hear of a finished step."""
-        self._waiting.append(taken)
+    def take(self, finished: Finished, reading: Reading) -> None:
+        """Hear of a finished step; ``reading`` holds its numbers, summed over the workers."""
+        self._waiting.append((finished, reading))
 
     def react(self, step: int) -> bool:
         """React to every step of ``step - lag`` and before; return whether one was measured."""
         measured = False
-        while self._waiting and self._waiting[0].facts.step <= step - self._lag:
-            measured = measured or self._waiting[0].measured
-            self._react_to(self._waiting.popleft())
+        while self._waiting:
+            first = self._waiting[0]
+            number = first.step if isinstance(first, Read) else first[0].step
+            if number > step - self._lag:
+                break
+            read = self._read(self._waiting.popleft())
+            measured = measured or read.measured
+            self._react_to(read)
         return measured
 
     def flush(self) -> None:
         """React to all that was taken."""
         while self._waiting:
-            self._react_to(self._waiting.popleft())
+            self._react_to(self._read(self._waiting.popleft()))
 
     def forget(self) -> None:
         """Drop what was taken and not reacted to."""
@@ -117,15 +144,14 @@ class Reaction:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain values, steps that wait for their reaction included."""
-        self._waiting = deque(self._read(taken) for taken in self._waiting)
-        waiting = [
-            {"facts": to_plain(taken.facts), "measured": taken.measured, "stop": taken.stop}
-            for taken in self._waiting
-        ]
+        waiting = [self._read(taken) for taken in self._waiting]
+        self._waiting = deque(waiting)
         return {
             "engine": self._engine.save(self._state),
             "sampling": to_plain(self._sampled),
-            "waiting": waiting,
+            "waiting": [
+                {"facts": to_plain(read.facts), "measured": read.measured} for read in waiting
+            ],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -134,26 +160,22 @@ class Reaction:
         if "sampling" in state and not self._sampling.every:
             self._sampled = from_plain(SamplingState, state["sampling"])
         self._waiting = deque(
-            Taken(
-                facts=from_plain(StepFacts, item["facts"]),
-                reading=None,
-                measured=item["measured"],
-            )
+            Read(from_plain(StepFacts, item["facts"]), item["measured"])
             for item in state.get("waiting", ())
         )
 
-    def _read(self, taken: Taken) -> Taken:
-        if taken.reading is None:
+    def _read(self, taken: tuple[Finished, Reading] | Read) -> Read:
+        if isinstance(taken, Read):
             return taken
-        facts, stop = self._tally.read(taken.facts, taken.reading.values())
-        return Taken(facts=facts, reading=None, measured=taken.measured, stop=stop)
+        finished, reading = taken
+        facts, stop = self._tally.read(finished.known, reading.values())
+        return Read(facts, finished.measured, stop)
 
-    def _react_to(self, taken: Taken) -> None:
-        taken = self._read(taken)
-        facts = taken.facts
-        self.interrupted = self.interrupted or taken.stop
+    def _react_to(self, read: Read) -> None:
+        facts = read.facts
+        self.interrupted = self.interrupted or read.stop
         self.seconds += facts.seconds
-        self._sampled = self._sampling.update(self._sampled, facts, measured=taken.measured)
+        self._sampled = self._sampling.update(self._sampled, facts, measured=read.measured)
         step = self._engine.step(self._state, facts)
         self._state, self.signals = step.state, step.signals
         outcome: Outcome | None = None

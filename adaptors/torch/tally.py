@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -169,30 +169,32 @@ class Tally:
         self._loss, self._loss_weight = None, 0.0
         return vector
 
-    def read(self, facts: StepFacts, values: Sequence[float]) -> tuple[StepFacts, bool]:
-        """Return the facts with the numbers filled in, and whether any worker wants to stop.
+    def read(self, known: Mapping[str, Any], values: Sequence[float]) -> tuple[StepFacts, bool]:
+        """Return the facts of a step and whether any worker wants to stop; in order of steps.
 
-        Steps are read in their order.
+        Args:
+            known: The fields of the facts that the host knows.
+            values: The step's vector, summed over the workers.
         """
         numbers = _Values(self._layout, values)
         weight = numbers.one("loss_weight")
-        count, batch = facts.small_batches, facts.batch_size_global
+        count, batch = known["small_batches"], known["batch_size_global"]
         small, big = numbers.maybe("small"), numbers.maybe("big")
-        facts = replace(
-            facts,
-            seconds=numbers.one("seconds"),
-            monitor_seconds=numbers.one("monitor"),
-            grad_sqnorm_small=small,
-            grad_sqnorm_big=big,
-            small_batches=count if small is not None else 0,
-            origin=facts.origin if small is not None else "none",
-            loss=numbers.one("loss") / weight if weight > 0.0 else None,
+        fields = dict(known)
+        fields["seconds"], fields["monitor_seconds"] = (
+            numbers.one("seconds"),
+            numbers.one("monitor"),
         )
+        fields["grad_sqnorm_small"], fields["grad_sqnorm_big"] = small, big
+        if small is None:
+            fields["small_batches"], fields["origin"] = 0, "none"
+        if weight > 0.0:
+            fields["loss"] = numbers.one("loss") / weight
         self.doubt = numbers.maybe("doubt")
         if len(self._layout.seats) > _ALWAYS_SEATS:
-            facts = replace(facts, **self._further(numbers, count, batch))
+            fields.update(self._further(numbers, count, batch))
         self._batch_before = batch
-        return facts, numbers.one("stop") > 0.0
+        return StepFacts(**fields), numbers.one("stop") > 0.0
 
     def _further(self, numbers: _Values, count: int, batch: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
