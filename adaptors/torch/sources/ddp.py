@@ -13,7 +13,7 @@ from workbench.errors import ConfigurationError
 
 from .hook import Buckets, average
 from .micro_batches import MicroBatches
-from .scale import LossScale
+from .scale import loss_scale, unscaled
 from .seen import Seen
 from .squares import added
 
@@ -54,8 +54,8 @@ class DDPSource:
     ) -> None:
         wrapped = _checked(model)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        scale = LossScale(grad_scaler, parameters[0].device)
-        self._buckets = Buckets(wrapped.process_group, scale=scale.factor, clock=clock)
+        self._buckets = Buckets(wrapped.process_group, scale=self._scale, clock=clock)
+        self._scaler, self._device = grad_scaler, parameters[0].device
         self._micro = MicroBatches(parameters, clock=clock) if micro_batches else None
         self._handles: list[Any] = []
         _register(wrapped, self._buckets)
@@ -105,9 +105,11 @@ class DDPSource:
             return None, self._micro.refusal
         return self._unscaled(squares), ""
 
+    def _scale(self) -> torch.Tensor | None:
+        return loss_scale(self._scaler, self._device)
+
     def _unscaled(self, squared: torch.Tensor) -> torch.Tensor:
-        factor = self._buckets.factor
-        return squared if factor is None else squared / factor.double().square()
+        return unscaled(squared, self._buckets.factor)
 
     def _follow_addresses(
         self, model: DistributedDataParallel, parameters: list[torch.nn.Parameter]

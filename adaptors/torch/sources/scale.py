@@ -5,32 +5,29 @@ from __future__ import annotations
 import torch
 
 
-class LossScale:
-    """Tells the factor that the loss has in the backward pass under way.
+def loss_scale(
+    grad_scaler: torch.amp.GradScaler | None, device: torch.device
+) -> torch.Tensor | None:
+    """Return the factor of the loss, 0-d on the device, or ``None`` without a scaler in use.
 
-    It is taken *during* the backward pass: before the first one the scaler has none yet, after the
+    To be asked *during* the backward pass: before the first one the scaler has none yet, after the
     step ``update()`` may have changed it.
 
-    Args:
-        grad_scaler: The loop's scaler, or ``None``.
-        device: Where gradients live.
-
     Example:
-        >>> LossScale(None, torch.device("cpu")).factor() is None
-        True
-        >>> scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
-        >>> LossScale(scaler, torch.device("cpu")).factor()
+        >>> loss_scale(torch.amp.GradScaler("cpu", init_scale=8.0), torch.device("cpu"))
         tensor(8.)
     """
+    if grad_scaler is None or not grad_scaler.is_enabled():
+        return None
+    factor: torch.Tensor = grad_scaler.scale(torch.ones((), device=device))
+    return factor
 
-    def __init__(self, grad_scaler: torch.amp.GradScaler | None, device: torch.device) -> None:
-        scaling = grad_scaler is not None and grad_scaler.is_enabled()
-        self._scaler = grad_scaler if scaling else None
-        self._one = torch.ones((), device=device)
 
-    def factor(self) -> torch.Tensor | None:
-        """Return the factor, 0-d on the device, or ``None`` without a scaler."""
-        if self._scaler is None:
-            return None
-        factor: torch.Tensor = self._scaler.scale(self._one)
-        return factor
+def unscaled(squared: torch.Tensor, factor: torch.Tensor | None) -> torch.Tensor:
+    """Return a squared norm as it is without the factor.
+
+    Example:
+        >>> unscaled(torch.tensor(64.0), torch.tensor(8.0))
+        tensor(1., dtype=torch.float64)
+    """
+    return squared if factor is None else squared / factor.double().square()
