@@ -15,7 +15,7 @@ EXPORTED = {
         __version__
     """,
     "workbench.monitors": """
-        DEFAULT_MONITORS MONITORS PHASE_NAMES AdaScaleGain Average Cabs CabsState
+        DEFAULT_MONITORS MONITORS PHASE_NAMES AdaScaleGain Average Cabs CabsState CosineStepsState
         GradientCosineSteps GradientCosineWorkers GradientNorm GradientNormState
         GradientSnr GradientVariance GradientVarianceState InnerProductTest
         InnerProductTestState Loss LossSmoothed LossSmoothedState LossState Memory

@@ -69,7 +69,7 @@ def build_monitor(name: str, options: Mapping[str, Any] | None = None) -> Monito
 
     Example:
         >>> build_monitor("noise_scale", {"level": 0.9})
-        NoiseScale(level=0.9, min_steps=8, false_alarm=0.01)
+        NoiseScale(level=0.9, ...)
     """
     if name not in MONITORS:
         raise ConfigurationError(

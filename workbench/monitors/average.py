@@ -71,7 +71,13 @@ class Sample:
 
 
 def averaged(
-    state: Kept, sample: Sample, monitor: Estimating, facts: StepFacts, *, missing: str
+    state: Kept,
+    sample: Sample,
+    monitor: Estimating,
+    facts: StepFacts,
+    *,
+    missing: str,
+    positive: bool = True,
 ) -> Kept:
     """Return ``state`` with one more measured step, estimated anew when that is due.
 
@@ -81,6 +87,7 @@ def averaged(
         monitor: Whose options to use.
         facts: Of this step; ``origin`` becomes the reason.
         missing: The reason when the mean of ``y`` is not above 0.
+        positive: Whether ``x`` is positive by nature, so that a drift of the ratio has a logarithm.
 
     Example:
         >>> from workbench.monitors import GradientSnr
@@ -98,15 +105,18 @@ def averaged(
     if window.steps < monitor.min_steps:
         reason = f"{window.steps} of {monitor.min_steps} measured steps"
         return replace(state, window=window, step=facts.step, reason=reason)
-    value, low, high = _ratio(window, sample, monitor)
+    value, low, high = _ratio(window, sample, monitor, positive)
     reason = missing if isnan(value) else facts.origin
     return replace(
         state, value=value, low=low, high=high, step=facts.step, reason=reason, window=window
     )
 
 
-def _ratio(window: Window, sample: Sample, monitor: Estimating) -> tuple[float, float, float]:
-    found = estimate(window, level=monitor.level, false_alarm=monitor.false_alarm)
+def _ratio(
+    window: Window, sample: Sample, monitor: Estimating, positive: bool
+) -> tuple[float, float, float]:
+    level, false_alarm = monitor.level, monitor.false_alarm
+    found = estimate(window, level=level, false_alarm=false_alarm, positive=positive)
     if not isnan(found.value):
         return found.value, found.low, found.high
     if sample.y == 0.0 < sample.x:  # no y is negative, so one mean of 0 says that all were 0

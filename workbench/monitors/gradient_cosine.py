@@ -156,7 +156,8 @@ class GradientCosineSteps:
         sample = None if facts.skipped or not facts.finite else _pair(facts.successive)
         if sample is not None and facts.step != state.used + 1:
             state = replace(state, used=facts.step)
-            state = averaged(state, sample, self, facts, missing="no gradient in any step")
+            missing = "no gradient in any step"
+            state = averaged(state, sample, self, facts, missing=missing, positive=False)
         reason = "successive steps"
         return state, signal_of(state, self.name, _held, level=self.level, reason=reason)
 
