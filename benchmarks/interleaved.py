@@ -60,9 +60,16 @@ class Arm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Seconds per step of each arm that ran, one number a round, and why the others did not."""
+    """What the steps of each arm that ran took, one number a round, and why the others did not run.
+
+    Attributes:
+        seconds: Seconds per step by the clock.
+        processor_seconds: Of the processor, per step: what others do on the machine counts less.
+        skipped: Arms that could not run, and the reason.
+    """
 
     seconds: dict[str, list[float]]
+    processor_seconds: dict[str, list[float]]
     skipped: dict[str, str]
 
 
@@ -83,14 +90,16 @@ def compare(arms: Sequence[Arm], seconds: float, *, warm_up: int, meet: Meet = a
     ready = [arm for arm in arms if arm.name in running]
     order, turn = list(ready), random.Random(0)
     taken: dict[str, list[float]] = {arm.name: [] for arm in ready}
+    worked: dict[str, list[float]] = {arm.name: [] for arm in ready}
     end = time.perf_counter() + seconds
     while meet(time.perf_counter() < end or not taken[arms[0].name]):
         turn.shuffle(order)
         for arm in order:
             meet(True)
-            spent = block(running[arm.name], arm.steps_in_block)
-            taken[arm.name].append(spent / arm.steps_in_block)
-    return Comparison(seconds=taken, skipped=skipped)
+            began = time.process_time()
+            taken[arm.name].append(block(running[arm.name], arm.steps_in_block))
+            worked[arm.name].append((time.process_time() - began) / arm.steps_in_block)
+    return Comparison(seconds=taken, processor_seconds=worked, skipped=skipped)
 
 
 def begin(arms: Sequence[Arm], warm_up: int) -> tuple[dict[str, Steps], dict[str, str]]:
@@ -111,10 +120,11 @@ def begin(arms: Sequence[Arm], warm_up: int) -> tuple[dict[str, Steps], dict[str
 
 
 def block(steps: Steps, count: int) -> float:
+    """Return the seconds per step of so many steps."""
     before = time.perf_counter()
     for _ in range(count):
         next(steps)
-    return time.perf_counter() - before
+    return (time.perf_counter() - before) / max(count, 1)
 
 
 # What is said of it -------------------------------------------------------------------------------
@@ -134,6 +144,8 @@ def report(benchmark: str, case: str, arms: Sequence[Arm], found: Comparison) ->
             row["skipped"] = found.skipped[arm.name]
         else:
             row |= {"against": base} | figures(found.seconds[arm.name], found.seconds[base])
+            worked = found.processor_seconds
+            row |= processor_figures(worked[arm.name], worked[base])
             row["steps_in_block"] = arm.steps_in_block
         row |= {
             "threads": torch.get_num_threads(),
@@ -163,6 +175,20 @@ def figures(mine: Sequence[float], plain: Sequence[float]) -> dict[str, float]:
         "rounds": len(ratios),
         "step_ms": round(1e3 * statistics.median(mine), 3),
         "against_step_ms": round(1e3 * statistics.median(plain), 3),
+    }
+
+
+def processor_figures(mine: Sequence[float], plain: Sequence[float]) -> dict[str, float]:
+    """Return the ratio of the totals of processor time, with its 95 % interval.
+
+    Other work on the machine lengthens a step by the clock, and hardly the processor's time for it.
+    Waiting for another process costs no processor time and is not in it.
+    """
+    low, high = interval_of_total(mine, plain)
+    return {
+        "processor_ratio": round(sum(mine) / sum(plain), 4),
+        "processor_low": round(low, 4),
+        "processor_high": round(high, 4),
     }
 
 

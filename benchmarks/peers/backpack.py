@@ -6,6 +6,7 @@ As in https://docs.backpack.pt: model and loss are extended, the backward pass r
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 def backpack_steps(make: MakeTask, extension: str) -> Steps:
     """Train with one extension, and turn what it leaves into the two squared norms at every step."""
     backpack, extensions = import_module("backpack"), import_module("backpack.extensions")
+    accept_its_hooks()
     task = make()
     model = backpack.extend(task.model)
     loss_function = backpack.extend(torch.nn.CrossEntropyLoss())
@@ -32,6 +34,11 @@ def backpack_steps(make: MakeTask, extension: str) -> Steps:
             task.optimizer.step()
             task.optimizer.zero_grad()
             yield
+
+
+def accept_its_hooks() -> None:
+    """Say nothing of the way BackPACK hooks into modules: torch would warn of it."""
+    warnings.filterwarnings("ignore", message="Full backward hook is firing")
 
 
 def two_norms(model: Any, field: str, *, samples: int) -> tuple[float, float]:

@@ -16,6 +16,8 @@ from interleaved import Steps
 from loops import MakeTask
 from torch.utils.data import DataLoader
 
+from peers.backpack import accept_its_hooks
+
 ECONOMY = "economy"
 NOISE = ("NormTest", "InnerTest", "CABS", "MeanGSNR")
 
@@ -25,6 +27,7 @@ def cockpit_steps(make: MakeTask, wanted: str | Sequence[str]) -> Steps:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pkg_resources is deprecated
         cockpit, extend = import_module("cockpit"), import_module("backpack").extend
+    accept_its_hooks()
     task = make()
     model = extend(task.model)
     loss_function = extend(torch.nn.CrossEntropyLoss())

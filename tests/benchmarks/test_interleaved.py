@@ -77,12 +77,14 @@ def test_a_line_says_the_version_and_the_figures_or_the_reason(
     ]
     found = Comparison(
         seconds={"plain": [1.0, 2.0, 3.0], "twice": [2.0, 4.0, 6.0]},
+        processor_seconds={"plain": [1.0, 1.0, 1.0], "twice": [3.0, 3.0, 3.0]},
         skipped={"gone": "ModuleNotFoundError: No module named 'gone'"},
     )
     report("name", "case", arms, found)
     twice, gone = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (twice["arm"], twice["against"], twice["rounds"]) == ("twice", "plain", 3)
     assert twice["median_ratio"] == twice["total_ratio"] == twice["total_high"] == 2.0
+    assert twice["processor_ratio"] == twice["processor_low"] == 3.0
     assert twice["version"].startswith("6.")
     assert gone["version"] is None
     assert gone["skipped"] == "ModuleNotFoundError: No module named 'gone'"
