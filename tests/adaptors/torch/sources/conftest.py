@@ -1,4 +1,4 @@
-"""Run a script of checks in real processes that form one gloo group, once for a file of tests."""
+"""Run checks in real processes that form one gloo group, once for all tests."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SCRIPTS = Path(__file__).parent / "scripts"
 Told = list[dict[str, Any]]
 
 
-def run_ranks(script: str, workers: int, *arguments: str) -> Told:
+def run_ranks(workers: int, *checks: str) -> Told:
     """Return what each rank printed last, in order of rank."""
     with tempfile.TemporaryDirectory() as folder:
         started = [
             subprocess.Popen(
-                [sys.executable, str(SCRIPTS / script), f"{folder}/meet", *arguments],
+                [sys.executable, str(SCRIPTS / "checks.py"), f"{folder}/meet", *checks],
                 env={
                     **os.environ,
                     "RANK": str(rank),
@@ -53,13 +53,13 @@ def run_ranks(script: str, workers: int, *arguments: str) -> Told:
 
 @pytest.fixture(scope="package")
 def ranks() -> Callable[..., Told]:
-    """Each script runs once, whatever number of tests ask about it."""
+    """The same checks run once, however many tests ask about them."""
     done: dict[tuple[Any, ...], Told] = {}
 
-    def run(script: str, workers: int, *arguments: str) -> Told:
-        key = (script, workers, *arguments)
+    def run(workers: int, *checks: str) -> Told:
+        key = (workers, *checks)
         if key not in done:
-            done[key] = run_ranks(script, workers, *arguments)
+            done[key] = run_ranks(workers, *checks)
         return done[key]
 
     return run

@@ -25,7 +25,7 @@ CASES = [
 
 @pytest.fixture
 def two(ranks: Ranks) -> list[dict[str, Any]]:
-    return ranks("ddp_checks.py", 2)
+    return [told["all"] for told in ranks(2, "all", "fsdp")]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -40,7 +40,7 @@ def test_weights_are_the_same_bits_as_without_the_hook(case: str, two: Any) -> N
 @pytest.mark.campaign
 @pytest.mark.parametrize("case", ["compiled", "compiled, split"])
 def test_weights_of_a_compiled_model_are_the_same_bits(case: str, ranks: Ranks) -> None:
-    for told in ranks("ddp_checks.py", 2, "compiled"):
+    for told in (one["compiled"] for one in ranks(2, "compiled")):
         assert told[case]["moved"]
         assert len(set(told[case]["hashes"])) == 1
         assert all(pair for _, _, pair in told[case]["seen"])
@@ -50,7 +50,7 @@ def test_weights_of_a_compiled_model_are_the_same_bits(case: str, ranks: Ranks) 
 @pytest.mark.parametrize("case", CASES[:7])
 def test_three_ranks_divide_with_the_bits_of_ddp(case: str, ranks: Ranks) -> None:
     """A third is no binary fraction: multiplying by it and dividing by three differ."""
-    for told in ranks("ddp_checks.py", 3):
+    for told in (one["common"] for one in ranks(3, "common")):
         assert told[case]["moved"]
         assert len(set(told[case]["hashes"])) == 1
 

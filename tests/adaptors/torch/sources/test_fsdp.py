@@ -30,7 +30,7 @@ OTHERS = [
 
 @pytest.fixture
 def two(ranks: Callable[..., list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    return ranks("fsdp_checks.py", 2)
+    return [told["fsdp"] for told in ranks(2, "all", "fsdp")]
 
 
 @pytest.mark.parametrize("case", EXACT + OTHERS)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import json
 import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -274,39 +272,35 @@ def reads() -> dict[str, int]:
     return counts
 
 
-def main() -> None:
-    dist.init_process_group(
-        "gloo", init_method=f"file://{sys.argv[1]}", rank=RANK, world_size=WORKERS
-    )
+def checked(which: str) -> dict[str, Any]:
+    cases = {"common": COMMON, "compiled": COMPILED}.get(which, {**COMMON, **MORE})
     told: dict[str, Any] = {}
-    compiled = sys.argv[2:] == ["compiled"]
-    cases = COMPILED if compiled else COMMON if WORKERS == 3 else {**COMMON, **MORE}
     for name, options in cases.items():
         runs = {how: train(how, **options) for how in ("plain", "idle", "measured")}
         if options.get("passes", 1) > 1 and not options.get("sync_always"):
             runs["micro"] = train("micro", **options)
         told[name] = {
+            **runs["measured"],
             "hashes": [run["hash"] for run in runs.values()],
-            "seen": runs["measured"]["seen"],
-            "reasons": runs["measured"]["reasons"],
             "moved": runs["plain"]["moved"],
         }
-    if WORKERS == 2 and not compiled:
-        told["truth"] = {
-            "even": train("measured", steps=6, truth=True),
-            "uneven": train("measured", steps=6, truth=True, uneven=True),
-            "scaled": train("measured", steps=6, truth=True, scaled=True, clip=0.01),
-            "views": train("measured", steps=6, truth=True, gradient_as_bucket_view=True),
-            "accumulating": train("measured", steps=6, truth=True, passes=3),
-            "micro": train("micro", steps=6, truth=True, passes=3),
-            "micro, scaled": train("micro", steps=6, truth=True, passes=3, scaled=True),
-            "broken": train("measured", steps=6, scaled=True, broken=(2,), truth=False),
-        }
-        told["refusals"] = refusals()
-        told["reads"] = reads()
-    dist.destroy_process_group()
-    print(json.dumps(told))
+    if which == "all":
+        told["truth"] = {name: train(**options) for name, options in TRUTH.items()}
+        told["refusals"], told["reads"] = refusals(), reads()
+    return told
 
 
-if __name__ == "__main__":
-    main()
+BRIEF: dict[str, dict[str, Any]] = {
+    "even": {},
+    "uneven": {"uneven": True},
+    "scaled": {"scaled": True, "clip": 0.01},
+    "views": {"gradient_as_bucket_view": True},
+    "accumulating": {"passes": 3},
+    "micro": {"how": "micro", "passes": 3},
+    "micro, scaled": {"how": "micro", "passes": 3, "scaled": True},
+    "broken": {"scaled": True, "broken": (2,), "truth": False},
+}
+TRUTH = {
+    name: {"how": "measured", "steps": 6, "truth": True, **options}
+    for name, options in BRIEF.items()
+}

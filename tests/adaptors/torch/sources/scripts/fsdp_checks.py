@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import os
-import sys
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from ddp_checks import batch, counted, refusal
+from ddp_checks import batch, counted, refusal  # type: ignore[import-not-found]
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn import functional as F  # noqa: N812
@@ -49,7 +47,8 @@ def sharded(
     if not whole:
         for layer in (model.first, model.second, model.frozen, model.never):
             fully_shard(layer, **options)
-    return fully_shard(model, **options)
+    fully_shard(model, **options)
+    return model
 
 
 def train(
@@ -110,7 +109,7 @@ def train(
         stepper.zero_grad()
     told["hash"] = hashlib.sha256(
         b"".join(
-            value.to_local().detach().contiguous().view(torch.uint8).numpy().tobytes()  # type: ignore[attr-defined]
+            value.to_local().detach().contiguous().view(torch.uint8).numpy().tobytes()
             for value in model.state_dict().values()
         )
     ).hexdigest()
@@ -123,7 +122,7 @@ def train(
 def true_norms(model: torch.nn.Module, step: int, *, passes: int, uneven: bool) -> dict[str, Any]:
     """From an unsharded twin in single precision: every rank's squared norm, and the mean's."""
     twin = Model()
-    full = {name: value.full_tensor() for name, value in model.state_dict().items()}  # type: ignore[attr-defined]
+    full = {name: value.full_tensor() for name, value in model.state_dict().items()}
     twin.load_state_dict(full)
     means = []
     for rank in range(WORKERS):
@@ -164,15 +163,14 @@ CASES: dict[str, dict[str, Any]] = {
 def refusals() -> dict[str, str]:
     def replicated() -> None:
         layer = torch.nn.Linear(8, 4)
-        FSDPSource(
-            fully_shard(
-                layer, mesh=init_device_mesh("cpu", (WORKERS, 1), mesh_dim_names=("a", "b"))
-            )
-        )
+        mesh = init_device_mesh("cpu", (WORKERS, 1), mesh_dim_names=("a", "b"))
+        fully_shard(layer, mesh=mesh)
+        FSDPSource(layer)
 
     def frozen() -> None:
         layer = torch.nn.Linear(8, 4).requires_grad_(False)
-        FSDPSource(fully_shard(layer, mesh=init_device_mesh("cpu", (WORKERS,))))
+        fully_shard(layer, mesh=init_device_mesh("cpu", (WORKERS,)))
+        FSDPSource(layer)
 
     return {
         "plain": refusal(lambda: FSDPSource(torch.nn.Linear(2, 1))),
@@ -201,26 +199,11 @@ def reads() -> list[dict[str, int]]:
     return counts
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{sys.argv[1]}", rank=RANK, world_size=WORKERS
-    )
+def checked() -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name, options in CASES.items():
         measured = train("measured", **options)
         plain = {key: value for key, value in options.items() if key != "truth"}
-        told[name] = {
-            **measured,
-            "hashes": [
-                measured["hash"],
-                *(train(how, **plain)["hash"] for how in ("plain", "idle")),
-            ],
-        }
-    told["refusals"], told["reads"] = refusals(), reads()
-    dist.destroy_process_group()
-    print(json.dumps(told))
-
-
-if __name__ == "__main__":
-    main()
+        others = [train(how, **plain)["hash"] for how in ("plain", "idle")]
+        told[name] = {**measured, "hashes": [measured["hash"], *others]}
+    return {**told, "refusals": refusals(), "reads": reads()}
