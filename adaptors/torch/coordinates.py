@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import gcd, sqrt
+from math import gcd, prod, sqrt
 from random import Random
 
 import torch
@@ -136,9 +136,7 @@ class CoordinateSample:
 
 
 def _stratum(shape: tuple[int, ...], total: int, largest: int, random: Random) -> Stratum:
-    elements = 1
-    for size in shape:
-        elements *= size
+    elements = prod(shape)
     if total <= largest:
         return Stratum(elements=elements, stride=1, offset=0)
     wanted = max(elements * largest // total, min(elements, FEWEST), 1)
@@ -151,7 +149,8 @@ def _stride(wished: int, sizes: tuple[int, ...], *, most: int) -> int:
 
     Beyond ``most`` it turns around: 1 always fits.
     """
-    for stride in (*range(wished, most + 1), *range(wished, 0, -1)):
+    up, down = range(wished, most + 1), range(wished, 0, -1)
+    for stride in (*up, *down):
         if all(gcd(stride, size) == 1 for size in sizes):
             return stride
     return 1

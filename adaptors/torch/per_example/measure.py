@@ -315,4 +315,4 @@ def _added(vectors: Sequence[torch.Tensor]) -> torch.Tensor:
     device = vectors[0].device
     if len({(vector.dtype, vector.device) for vector in vectors}) > 1:
         vectors = [vector.to(device, torch.float64) for vector in vectors]
-    return torch.stack(list(vectors)).double().sum(0)
+    return torch.stack(list(vectors)).sum(0, dtype=torch.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch.nn import functional as F  # noqa: N812
@@ -81,10 +82,7 @@ class Normalised:
         rows, kind = values.shape[0], wide(values)
         if self.channels_first:
             return values.reshape(rows, values.shape[1], -1).sum(2, dtype=kind)
-        width = 1
-        for size in self.shape:
-            width *= size
-        return values.reshape(rows, -1, width).sum(1, dtype=kind)
+        return values.reshape(rows, -1, prod(self.shape)).sum(1, dtype=kind)
 
 
 def layer_norm_of(module: torch.nn.LayerNorm, *, weight: bool, bias: bool) -> Normalised:
