@@ -66,6 +66,61 @@ def test_ranks_with_micro_batches_measure_what_micro_batches_alone_do(tmp_path: 
     assert ranks["big"] == pytest.approx(alone["big"], rel=1e-3)
 
 
+def test_decisions_fall_at_the_same_step_on_any_number_of_workers(tmp_path: Path) -> None:
+    options = {"count": 96, "epochs": 3, "batch_size": 8, "schedule": {"5": 16, "12": 32}}
+    one, two = run_equal(tmp_path / "1", 1, **options), run_equal(tmp_path / "2", 2, **options)
+    assert one["sizes"] == two["sizes"]
+    assert one["sizes"][:14] == [8] * 6 + [16] * 3 + [16] * 4 + [32]
+    assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
+
+
+EVERYTHING = (
+    "norms",
+    "inner_products",
+    "preconditioned",
+    "successive",
+    "phases",
+    "ranks",
+    "group:first",
+    "update:second",
+)
+
+
+def test_two_workers_measure_what_two_halves_on_one_do(tmp_path: Path) -> None:
+    """``W`` times ``b`` samples on ranks equal ``W`` small batches on one worker, fact by fact."""
+    options = {"count": 96, "epochs": 2, "batch_size": 24, "needs": EVERYTHING, "model_seed": 3}
+    one, two = run_equal(tmp_path / "1", 1, **options), run_equal(tmp_path / "2", 2, **options)
+    for alone, ranks in zip(one["facts"], two["facts"], strict=True):
+        for name in ("grad_sqnorm_small", "grad_sqnorm_big", "small_batches"):
+            assert ranks[name] == pytest.approx(alone[name], rel=1e-4)
+        assert ranks["grad_dot_variance"] == pytest.approx(alone["grad_dot_variance"], rel=0.05)
+        assert ranks["preconditioned"] == (
+            alone["preconditioned"] and _near(alone["preconditioned"])
+        )
+        assert ranks["successive"] == (alone["successive"] and _near(alone["successive"]))
+        for group, other in zip(ranks["groups"], alone["groups"], strict=True):
+            assert group["grad"] == (other["grad"] and _near(other["grad"]))
+            assert group["update_sqnorm"] == (
+                other["update_sqnorm"] and pytest.approx(other["update_sqnorm"], rel=1e-2)
+            )
+        assert len(ranks["ranks"]) == 2
+        assert all(0.0 < rank["busy_seconds"] for rank in ranks["ranks"])
+        assert ranks["phases"]["communication"] > 0.0 == alone["phases"]["communication"]
+    assert sum(facts["preconditioned"] is not None for facts in two["facts"]) == 7
+
+
+def _near(numbers: dict[str, Any]) -> dict[str, Any]:
+    return {name: pytest.approx(value, rel=2e-2, abs=1e-6) for name, value in numbers.items()}
+
+
+def test_numbers_ride_apart_from_gradients_too_coarse_for_them(tmp_path: Path) -> None:
+    options = {"count": 64, "epochs": 1, "batch_size": 16, "half": True}
+    two = run_equal(tmp_path, 2, **options)
+    assert [facts["samples"] for facts in two["facts"]] == [16, 32, 48, 64]
+    assert all(0.9 < loss < 1.4 for loss in two["losses"])
+    assert all(number > 0.0 for number in two["small"])
+
+
 def test_torchrun_starts_the_same_script() -> None:
     options = json.dumps({"count": 64, "epochs": 1, "batch_size": 16})
     command = [

@@ -7,11 +7,29 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from workbench.adaptors.torch import attach
+from workbench.codec import to_plain
+from workbench.policies import Schedule
+from workbench.signal import exact
 from workbench.testing import MemoryTracker
 
 options = json.loads(sys.argv[1])
 count, epochs, pace = options.pop("count"), options.pop("epochs"), options.pop("pace", None)
 torch.manual_seed(options.pop("model_seed", 0))
+
+
+class Asks:
+    """A monitor that needs what it is told to."""
+
+    name = "asks"
+
+    def __init__(self, needs):
+        self.needs = needs
+
+    def init(self):
+        return None
+
+    def update(self, state, facts):
+        return state, exact(self.name, 0.0, step=facts.step)
 
 
 class Model(torch.nn.Module):
@@ -35,6 +53,14 @@ dataset = torch.utils.data.TensorDataset(inputs, targets, torch.arange(count))
 model, tracker, shown = Model(), MemoryTracker(), []
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 options = {"measure_every": 1, "single_worker": "split", **options}
+needs, schedule = options.pop("needs", None), options.pop("schedule", None)
+if options.pop("half", False):  # a type too coarse for the numbers that ride along
+    model, dataset = model.bfloat16(), [(x.bfloat16(), y, i) for x, y, i in dataset]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+if needs:
+    options["monitors"] = [Asks(needs)]
+if schedule:
+    options["policies"] = [Schedule(at={int(step): size for step, size in schedule.items()})]
 job = attach(model, optimizer, dataset, trackers=[tracker], **options)
 for epoch in job.epochs(epochs):
     for batch, labels, index in epoch:
@@ -63,6 +89,8 @@ if job.rank == 0:
                 "samples": job.samples,
                 "workers": job.workers,
                 "weights": weights.tolist(),
+                "sizes": [fact.batch_size_global for fact in facts],
+                "facts": [to_plain(fact) for fact in facts],
                 "never": model.never.weight.grad is None,
             }
         )
