@@ -27,6 +27,7 @@ class InnerProductTestState:
     Attributes:
         signal: The last signal; it stands until there is reason for a new one.
         window: The blocks, one pair of steps at a time.
+        uncorrected: The same with ``x = Var(g_i . g)`` as measured.
         along: The measured variance of ``g_i . g`` in a step that waits for its second.
         noise: Its ``S_hat``.
         length: Its ``|G|^2_hat``.
@@ -36,6 +37,7 @@ class InnerProductTestState:
 
     signal: Signal = _START
     window: Window = field(default_factory=Window)
+    uncorrected: Window = field(default_factory=Window)
     along: float = nan
     noise: float = nan
     length: float = nan
@@ -53,16 +55,18 @@ class InnerProductTest:
     section 2). It never asks for more samples than the norm test at the same ``theta``.
 
     The measured variance of ``g_i . g`` takes the measured gradient in the place of ``G``, and
-    exceeds ``Var(g_i . G)`` by ``tr(Sigma^2) / B`` on average. For Gaussian noise
+    exceeds ``Var(g_i . G)``: by ``tr(Sigma^2) / B`` for Gaussian noise, often many times over in
+    training, and by more where few samples have large gradients. For Gaussian noise
     ``Var(S_hat) = 2 tr(Sigma^2) / (k - 1)``: the difference of the ``S_hat`` of two measured steps, one
-    after the other with the same batch, measures the excess, and it is taken off. With noise of
-    heavier tails, in small batches of few samples, this takes off too much and the value comes out
-    too low.
+    after the other with the same batch, measures the excess. *Value* and ``low`` take it off, which is
+    right for Gaussian noise and too much for heavier tails; ``high`` leaves it in. The interval holds
+    in both cases (unless the noise is skewed against the gradient) and is wider than Gaussian noise
+    needs. A batch size above ``high`` surely passes.
 
-    Averages over a window that adapts to drift; the interval is Fieller's for the ratio to
-    ``|G|^4``, linear in the error of ``|G|^2``. ``high`` is infinite while ``|G|^2`` cannot be told
-    from 0. The signal ``inner_product_test`` is in samples, 0 or more. It is undetermined before
-    ``min_steps`` pairs of measured steps and while the mean ``|G|^2_hat`` is 0 or less.
+    Averages over a window that adapts to drift; both ends are Fieller's for the ratio to ``|G|^4``,
+    linear in the error of ``|G|^2``. ``high`` is infinite while ``|G|^2`` cannot be told from 0. The
+    signal ``inner_product_test`` is in samples, 0 or more. It is undetermined before ``min_steps``
+    pairs of measured steps and while the mean ``|G|^2_hat`` is 0 or less.
 
     Attributes:
         theta: Noise along the gradient over the gradient's length, above 0.
@@ -113,15 +117,17 @@ class InnerProductTest:
         grown = _grown(state, facts, parts, along)
         if grown.window.steps == state.window.steps or not due(grown.window.steps):
             return grown, grown.signal
-        done = replace(grown, signal=self._signal(grown.window, facts))
+        done = replace(grown, signal=self._signal(grown, facts))
         return done, done.signal
 
-    def _signal(self, window: Window, facts: StepFacts) -> Signal:
-        if window.steps < self.min_steps:
-            reason = f"{window.steps} of {self.min_steps} pairs of measured steps"
+    def _signal(self, state: InnerProductTestState, facts: StepFacts) -> Signal:
+        pairs = state.window.steps
+        if pairs < self.min_steps:
+            reason = f"{pairs} of {self.min_steps} pairs of measured steps"
             return undetermined(_NAME, reason=reason, unit=_UNIT, step=facts.step)
-        found = _over_square(window, self.level, self.false_alarm)
-        if found is None:
+        found = _over_square(state.window, self.level, self.false_alarm)
+        above = _over_square(state.uncorrected, self.level, self.false_alarm)
+        if found is None or above is None:
             reason = "the squared gradient is lost in its noise"
             return undetermined(_NAME, reason=reason, unit=_UNIT, step=facts.step)
         part = 1.0 / self.theta / self.theta
@@ -129,7 +135,7 @@ class InnerProductTest:
             name=self.name,
             value=part * max(found.value, 0.0),
             low=part * max(found.low, 0.0),
-            high=part * max(found.high, found.value, 0.0),
+            high=part * max(above.high, found.high, found.value, 0.0),
             level=self.level,
             unit=_UNIT,
             step=facts.step,
@@ -153,10 +159,14 @@ def _grown(
         )
     gap = parts.noise - state.noise
     trace_of_square = 0.25 * (small - 1) * gap * gap
-    mean_along = 0.5 * (along + state.along) - trace_of_square / batch
+    mean_along = 0.5 * (along + state.along)
     mean_length = 0.5 * (parts.signal + state.length)
-    window = push(state.window, small - 1.0, mean_along, mean_length)
-    return InnerProductTestState(signal=state.signal, window=window)
+    corrected = mean_along - trace_of_square / batch
+    return InnerProductTestState(
+        signal=state.signal,
+        window=push(state.window, small - 1.0, corrected, mean_length),
+        uncorrected=push(state.uncorrected, small - 1.0, mean_along, mean_length),
+    )
 
 
 def _over_square(window: Window, level: float, false_alarm: float) -> Estimate | None:

