@@ -69,7 +69,7 @@ def test_in_the_long_run_the_budget_is_kept_and_used(
     overhead: float, cost: float, lag: int
 ) -> None:
     plain, steps = 0.005, 12_000
-    state, measured, share = run(
+    state, _, share = run(
         Sampling(overhead=overhead),
         steps,
         plain=plain,

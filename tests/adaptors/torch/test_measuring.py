@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -127,9 +128,7 @@ def test_a_model_whose_samples_cannot_be_taken_apart_is_split_in_halves(
     assert all(record.facts.small_batches == 2 for record in records)
 
 
-def test_a_step_with_nan_leaves_the_way_of_measuring_and_later_numbers_alone(
-    loop: Callable[..., Any],
-) -> None:
+def test_a_step_with_nan_leaves_the_way_of_measuring_and_later_numbers_alone() -> None:
     """The scaler finds the overflow, in the very step that checks and in a later one."""
     for overflow_at in (0, 3):
         records = _scaled(overflow_at)
@@ -174,7 +173,7 @@ def no_host_reads(monkeypatch: pytest.MonkeyPatch, seen: list[str]) -> Iterator[
 
     with monkeypatch.context() as patch, Watching():
         for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy"):
-            patch.setattr(torch.Tensor, name, lambda self, *_, _name=name, **__: seen.append(_name))
+            patch.setattr(torch.Tensor, name, lambda *_, _name=name, **__: seen.append(_name))
         yield
 
 
@@ -319,7 +318,7 @@ def test_a_job_that_keeps_a_budget_measures_less_when_measuring_is_dear(
     facts = [record.facts for record in ran.tracker.records]
     measured = [fact.step for fact in facts if fact.grad_sqnorm_big is not None]
     assert measured[:5] == [1, 5, 9, 13, 17]
-    gaps = [later - earlier for earlier, later in zip(measured, measured[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(measured)]
     assert max(gaps) > 20
     assert all(fact.monitor_seconds >= 0.0 for fact in facts)
 

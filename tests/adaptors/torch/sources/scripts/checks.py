@@ -16,6 +16,10 @@ for which in sys.argv[2:]:
         import fsdp_checks  # type: ignore[import-not-found]
 
         told[which] = fsdp_checks.checked()
+    elif which == "watch":
+        import watch_checks  # type: ignore[import-not-found]
+
+        told[which] = watch_checks.checked()
     else:
         import ddp_checks  # type: ignore[import-not-found]
 
