@@ -15,6 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from workbench.adaptors.torch import attach
+from workbench.adaptors.torch.sources.ddp import DDPSource
+from workbench.adaptors.torch.sources.seen import totals, two_norms
 
 BATCHES = 60
 
@@ -122,6 +124,29 @@ def ddp_steps(make: MakeTask) -> Steps:
     while True:
         for inputs, targets in loader:
             train(wrapped, task.optimizer, inputs, targets)
+            yield
+
+
+def ddp_source_steps(make: MakeTask, *, measure: bool) -> Steps:
+    """Train under DDP with our hook on it; the numbers of a step are read after the next one.
+
+    Only the source of the two norms and their exchange: no monitor, no record, no decision.
+    """
+    task = make()
+    wrapped = DistributedDataParallel(task.model)
+    source = DDPSource(wrapped)
+    loader = share_of(task)
+    sums, work = torch.zeros(0), None
+    while True:
+        for inputs, targets in loader:
+            source.begin(measure=measure)
+            train(wrapped, task.optimizer, inputs, targets)
+            if work is not None:
+                work.wait()
+                two_norms(sums.tolist())
+            if measure:
+                sums = totals(source.collect(), len(inputs), inputs.device)
+                work = dist.all_reduce(sums, async_op=True)
             yield
 
 

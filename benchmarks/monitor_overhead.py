@@ -19,7 +19,15 @@ from functools import partial
 import torch
 import torch.distributed as dist
 from interleaved import Arm, compare, in_processes, meet, report
-from loops import MakeTask, attached_steps, ddp_steps, perceptron, plain_steps, transformer
+from loops import (
+    MakeTask,
+    attached_steps,
+    ddp_source_steps,
+    ddp_steps,
+    perceptron,
+    plain_steps,
+    transformer,
+)
 from peers.adaptdl import adaptdl_steps, join
 from peers.backpack import backpack_steps
 from peers.cockpit import ECONOMY, NOISE, cockpit_steps
@@ -107,6 +115,7 @@ def two_workers(rank: int, port: int, seconds: float, warm_up: int) -> None:
         Arm(name="DDP", make=partial(ddp_steps, perceptron)),
         Arm(name="DDP again", make=partial(ddp_steps, perceptron)),
         *ours(perceptron),
+        *our_hook(perceptron),
         adaptdl_arm(),
         Arm(name="k-diffusion style hook", make=partial(kdiffusion_steps, perceptron), package=""),
     ]
@@ -162,6 +171,18 @@ OUR_WAYS: dict[str, dict[str, object]] = {
     "default": {},
     "every step": {"measure_every": 1},
 }
+
+
+def our_hook(make: MakeTask) -> list[Arm]:
+    ways = {"never measured": False, "every step": True}
+    return [
+        Arm(
+            name=f"our hook on DDP, {how}",
+            make=partial(ddp_source_steps, make, measure=measure),
+            package=OURS,
+        )
+        for how, measure in ways.items()
+    ]
 
 
 def adaptdl_arm() -> Arm:
