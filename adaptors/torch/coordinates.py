@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import gcd, prod, sqrt
 from random import Random
 
@@ -149,8 +150,7 @@ def _stride(wished: int, sizes: tuple[int, ...], *, most: int) -> int:
 
     Beyond ``most`` it turns around: 1 always fits.
     """
-    up, down = range(wished, most + 1), range(wished, 0, -1)
-    for stride in (*up, *down):
+    for stride in chain(range(wished, most + 1), range(wished, 0, -1)):
         if all(gcd(stride, size) == 1 for size in sizes):
             return stride
     return 1

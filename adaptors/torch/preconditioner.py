@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from .norms import sqnorm
 
 LARGEST_BYTES = 64 * 2**20
 """The most that the temporaries may take at once; a tensor larger than that is cut along its first
@@ -103,12 +105,11 @@ class Preconditioner:
         denominators = self._denominators(tensors)
         if not denominators:
             return None
-        sums = []
+        total: torch.Tensor | None = None
         for chunk in _chunks(denominators, tensors):
-            norms = torch._foreach_norm(_products(chunk))
-            sums += [norm.double().square_() for norm in norms]
-        first = sums[0].device
-        return torch.stack([each.to(first) for each in sums]).sum()
+            squared = sqnorm(_products(chunk))
+            total = squared if total is None else total + squared.to(total.device)
+        return total
 
     def _after_step(self, *_: Any) -> None:
         self._stepped = True
@@ -119,52 +120,73 @@ class Preconditioner:
         name = NAMES.get(type(self._optimizer), "")
         if not name or (name == "adagrad" and not self._stepped):
             return {}
-        groups = {
-            id(parameter): group
-            for group in self._optimizer.param_groups
-            for parameter in group["params"]
-        }
-        found = {}
-        for place, tensor in tensors.items():
-            parameter = self._parameters[place]
-            if id(parameter) not in groups:
-                continue
-            if tensor.is_sparse or tensor.is_complex() or not self._optimizer.state.get(parameter):
+        places = {id(self._parameters[place]): place for place in tensors}
+        found: dict[int, _Denominator] = {}
+        for group in self._optimizer.param_groups:
+            here = [each for each in group["params"] if id(each) in places]
+            states = [self._optimizer.state.get(parameter) for parameter in here]
+            if not all(states) or not all(_dense(tensors[places[id(each)]]) for each in here):
                 return {}
-            state = self._optimizer.state[parameter]
-            found[place] = _denominator(name, state, groups[id(parameter)])
+            of_group = _group_denominators(name, states, group)
+            found.update(zip((places[id(each)] for each in here), of_group, strict=True))
         return found
 
 
-def _denominator(name: str, state: Mapping[str, Any], group: Mapping[str, Any]) -> _Denominator:
-    """Return one parameter's denominator from its state."""
+def _dense(tensor: torch.Tensor) -> bool:
+    return not tensor.is_sparse and not tensor.is_complex()
+
+
+def _group_denominators(
+    name: str, states: Sequence[Any], group: Mapping[str, Any]
+) -> list[_Denominator]:
+    """Return the denominators of some parameters of one group from their states."""
     eps = float(group["eps"])
     if name == "adagrad":
-        return _Denominator(square=state["sum"], mean=None, eps=eps)
+        return [_Denominator(square=state["sum"], mean=None, eps=eps) for state in states]
     if name == "rmsprop":
-        mean = state["grad_avg"] if group["centered"] else None
-        return _Denominator(square=state["square_avg"], mean=mean, eps=eps)
-    square = state["max_exp_avg_sq"] if group.get("amsgrad") else state["exp_avg_sq"]
-    beta = group["betas"][1]
-    steps = state["step"].double()
-    corrected = (1.0 - beta**steps).sqrt_()
-    if name != "radam":
-        return _Denominator(square=square, mean=None, eps=eps, scale=corrected.reciprocal())
-    gain, plain = _rectified(steps, beta)
-    return _Denominator(square=square, mean=None, eps=eps, gain=gain * corrected, plain=plain)
+        means = [state["grad_avg"] if group["centered"] else None for state in states]
+        squares = [state["square_avg"] for state in states]
+        return [
+            _Denominator(square=square, mean=mean, eps=eps)
+            for square, mean in zip(squares, means, strict=True)
+        ]
+    key = "max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq"
+    make = _radam if name == "radam" else _adam
+    numbers = _for_each_step([state["step"] for state in states], group["betas"][1], make)
+    return [
+        _Denominator(square=state[key], mean=None, eps=eps, **each)
+        for state, each in zip(states, numbers, strict=True)
+    ]
 
 
-def _rectified(steps: torch.Tensor, beta: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return RAdam's factor (0 while it does not adapt) and 1 while it does not, else 0."""
+def _for_each_step(
+    steps: Sequence[torch.Tensor], beta: Any, make: Callable[[Any, Any], dict[str, torch.Tensor]]
+) -> list[dict[str, torch.Tensor]]:
+    """Return ``make`` of each number of steps, computed at once on each device they are on."""
+    found: list[dict[str, torch.Tensor]] = [{} for _ in steps]
+    for device in {step.device for step in steps}:
+        here = [place for place, step in enumerate(steps) if step.device == device]
+        vectors = make(torch.stack([steps[place] for place in here]).double(), beta)
+        for name, vector in vectors.items():
+            for place, number in zip(here, vector.unbind(), strict=True):
+                found[place][name] = number
+    return found
+
+
+def _adam(steps: torch.Tensor, beta: Any) -> dict[str, torch.Tensor]:
+    return {"scale": (1.0 - beta**steps).rsqrt_()}
+
+
+def _radam(steps: torch.Tensor, beta: Any) -> dict[str, torch.Tensor]:
+    """Return RAdam's factor (0 while it does not adapt), and 1 while it does not, else 0."""
     longest = 2.0 / (1.0 - beta) - 1.0
     power = beta**steps
     length = longest - 2.0 * steps * power / (1.0 - power)
-    factor = (
-        (length - 4.0) * (length - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * length)
-    )
+    rectified = (length - 4.0) * (length - 2.0) * longest
+    rectified = rectified / ((longest - 4.0) * (longest - 2.0) * length)
     adapts = length > 5.0
-    nothing = torch.zeros_like(length)
-    return torch.where(adapts, factor, nothing).sqrt(), (~adapts).double()
+    gain = torch.where(adapts, rectified * (1.0 - power), torch.zeros_like(length))
+    return {"gain": gain.sqrt_(), "plain": (~adapts).double()}
 
 
 Piece = tuple[_Denominator, torch.Tensor]

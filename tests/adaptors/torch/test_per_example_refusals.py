@@ -62,7 +62,7 @@ class Twice(nn.Linear):
 
 def with_own_forward() -> nn.Module:
     layer = nn.Linear(4, 4)
-    layer.forward = lambda inputs: inputs @ layer.weight  # type: ignore[method-assign]
+    layer.forward = lambda inputs: inputs @ layer.weight  # type: ignore[method-assign, assignment]
     return layer
 
 
@@ -80,7 +80,7 @@ def tied() -> nn.Module:
         tied(),
         parametrizations.weight_norm(nn.Linear(4, 4)),
         parametrizations.orthogonal(nn.Linear(4, 4)),
-        prune.l1_unstructured(nn.Linear(4, 4), "weight", 0.5),
+        prune.l1_unstructured(nn.Linear(4, 4), "weight", 0.5),  # type: ignore[no-untyped-call]
         nn.BatchNorm1d(4).eval(),
         nn.Bilinear(4, 4, 2),
         nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
@@ -183,7 +183,7 @@ def test_saved_tensors_that_go_elsewhere_are_refused() -> None:
 
 def test_a_reentrant_checkpoint_is_measured_rightly() -> None:
     torch.manual_seed(0)
-    model = Net(lambda net, x: checkpoint(net.one, net.two(x), use_reentrant=True))  # type: ignore[no-any-return]
+    model = Net(lambda net, x: checkpoint(net.one, net.two(x), use_reentrant=True))
     plain = Net(lambda net, x: net.one(net.two(x)))
     plain.load_state_dict(model.state_dict())
     inputs = torch.randn(6, 4)
@@ -424,7 +424,7 @@ def test_nan_in_one_sample_is_nan_in_its_norm_and_gone_in_the_next_step() -> Non
 # What it costs -------------------------------------------------------------------------------------
 
 
-class NoReading(TorchDispatchMode):
+class NoReading(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Raises when the host asks for a number of a tensor, or a tensor goes to another device."""
 
     FORBIDDEN = ("_local_scalar_dense", "item", "nonzero", "equal", "is_nonzero")
@@ -444,10 +444,10 @@ def test_the_host_reads_nothing() -> None:
     )  # fmt: skip
     per_example = watch(model)
     assert per_example.complete
-    with NoReading():
+    with NoReading():  # type: ignore[no-untyped-call]
         value = step(per_example, model, torch.randint(0, 9, (5, 6)), check=True)
     assert value is not None
-    with pytest.raises(AssertionError, match="_local_scalar_dense"), NoReading():
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), NoReading():  # type: ignore[no-untyped-call]
         value.item()
 
 
