@@ -19,7 +19,8 @@ EXPORTED = {
         GradientCosineSteps GradientCosineWorkers GradientNorm GradientNormState
         GradientSnr GradientVariance GradientVarianceState InnerProductTest
         InnerProductTestState Loss LossSmoothed LossSmoothedState LossState Memory
-        MemoryState Monitor MonitorShare MonitorShareState NoiseScale NoiseScaleState
+        MemoryState Monitor MonitorShare MonitorShareState NoiseScale NoiseScaleCalibrated
+        NoiseScaleCalibratedState NoiseScaleState NoiseScaleSuccessive NoiseScaleSuccessiveState
         NormTest PhaseShare PhaseShareState SnrState StatisticalEfficiency Stragglers
         StragglersState Throughput ThroughputState UpdateRatio UpdateRatioState
         build_monitor

@@ -12,6 +12,7 @@ from workbench.errors import ConfigurationError
 from .adascale_gain import AdaScaleGain
 from .average import Average
 from .cabs import Cabs, CabsState
+from .calibrated import NoiseScaleCalibrated, NoiseScaleCalibratedState
 from .gradient_cosine import CosineStepsState, GradientCosineSteps, GradientCosineWorkers
 from .gradient_norm import GradientNorm, GradientNormState
 from .gradient_snr import GradientSnr
@@ -27,11 +28,14 @@ from .protocol import Monitor
 from .sample_snr import SnrState
 from .statistical_efficiency import StatisticalEfficiency
 from .stragglers import Stragglers, StragglersState
+from .successive import NoiseScaleSuccessive, NoiseScaleSuccessiveState
 from .throughput import Throughput, ThroughputState
 from .update_ratio import UpdateRatio, UpdateRatioState
 
 MONITORS: dict[str, Callable[..., Monitor]] = {
     "noise_scale": NoiseScale,
+    "noise_scale_calibrated": NoiseScaleCalibrated,
+    "noise_scale_successive": NoiseScaleSuccessive,
     "gradient_variance": GradientVariance,
     "gradient_norm": GradientNorm,
     "gradient_snr": GradientSnr,
@@ -122,7 +126,11 @@ __all__ = [
     "MonitorShare",
     "MonitorShareState",
     "NoiseScale",
+    "NoiseScaleCalibrated",
+    "NoiseScaleCalibratedState",
     "NoiseScaleState",
+    "NoiseScaleSuccessive",
+    "NoiseScaleSuccessiveState",
     "NormTest",
     "PhaseShare",
     "PhaseShareState",

@@ -10,7 +10,7 @@ from workbench.signal import Signal, undetermined
 
 from .drift import FALSE_ALARM
 from .estimate import due, estimate
-from .options import check_estimate
+from .options import check_estimate, check_group
 from .parts import Parts, parts_of
 from .protocol import GROUP, NORMS, PRECONDITIONED
 from .window import Window, merge, push
@@ -101,11 +101,11 @@ class NoiseScale:
 
     def __post_init__(self) -> None:
         check_estimate(_NAME, self.level, self.false_alarm, self.min_steps)
-        if not isinstance(self.group, str) or not isinstance(self.preconditioned, bool):
+        check_group(_NAME, self.group)
+        if not isinstance(self.preconditioned, bool):
             raise ConfigurationError(
-                f"monitor {_NAME}: group is {self.group!r}, preconditioned is "
-                f"{self.preconditioned!r}; allowed: a name, and true or false; "
-                "for example group=encoder"
+                f"monitor {_NAME}: preconditioned is {self.preconditioned!r}; "
+                "allowed: true or false; for example preconditioned=true"
             )
         if self.group and self.preconditioned:
             raise ConfigurationError(

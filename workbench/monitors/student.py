@@ -51,19 +51,26 @@ def _quantile(probability: float, dof: float) -> float:
     tails = 2.0 * (1.0 - probability)
     if tails >= 1.0:
         return 0.0
-    low, high = 0.0, 1.0
-    while _two_tails(high, dof) > tails:
-        low, high = high, 2.0 * high
-    t = 0.5 * (low + high)
+    low, high, t = 0.0, inf, _first_guess(probability, dof)
     for _ in range(200):  # Newton's steps, held inside a bracket by bisection
         excess = _two_tails(t, dof) - tails
         low, high = (t, high) if excess > 0.0 else (low, t)
-        step = t + 0.5 * excess / _density(t, dof)
-        following = step if low < step < high else 0.5 * (low + high)
-        if abs(following - t) <= 1e-12 * t:
-            break
+        following = t + 0.5 * excess / _density(t, dof)
+        if not low < following < high:
+            following = 0.5 * (low + high) if high < inf else 2.0 * t
+        if abs(following - t) <= 1e-9 * t:  # the error is squared by the step just taken
+            return following
         t = following
     return t
+
+
+def _first_guess(probability: float, dof: float) -> float:
+    """Return the first terms of the expansion in 1 / dof (Abramowitz and Stegun 1964, 26.7.5)."""
+    z = NormalDist().inv_cdf(probability)
+    zz = z * z
+    one = 0.25 * z * (zz + 1.0)
+    two = z * (3.0 + zz * (16.0 + 5.0 * zz)) / 96.0
+    return z + (one + two / dof) / dof
 
 
 def _density(t: float, dof: float) -> float:

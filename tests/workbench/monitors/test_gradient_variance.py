@@ -78,3 +78,15 @@ def test_the_state_survives_the_codec() -> None:
 def test_the_signal_is_undetermined_before_enough_steps() -> None:
     assert play([])[1].reason == "no step was split yet"
     assert play([50.0] * 3)[1].reason == "3 of 8 split steps"
+
+
+def test_halves_of_a_run_merge_into_one() -> None:
+    rng = np.random.default_rng(3)
+    noise = (50.0 * rng.chisquare(40, 300) / 40).tolist()
+    whole, signal = play(noise)
+    both = GradientVariance().merge(play(noise[:100])[0], play(noise[100:])[0])
+    assert both.window.steps == whole.window.steps == 300
+    assert sum(block[2] for block in both.window.blocks) == pytest.approx(
+        sum(block[2] for block in whole.window.blocks)
+    )
+    assert signal.low < both.signal.value < signal.high

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.codec import from_json, to_json
-from workbench.facts import StepFacts
-from workbench.monitors import NoiseScale, NoiseScaleState
+from workbench.errors import ConfigurationError
+from workbench.facts import GroupFacts, StepFacts, TwoNorms
+from workbench.monitors import NoiseScale, NoiseScaleState, build_monitor
 from workbench.monitors.noise_scale import step_weight
 from workbench.signal import Signal
 
@@ -206,3 +207,100 @@ def test_more_samples_or_more_small_batches_never_weigh_less(
     assert 0.0 < weight < inf
     assert step_weight(2 * batch, k, scale) >= weight
     assert step_weight(batch, k + 1, scale) >= weight
+
+
+@given(NORMS, NORMS)
+@settings(deadline=None, max_examples=30)
+def test_halves_of_a_run_merge_into_the_sums_of_the_whole(
+    older: list[tuple[float, float]], newer: list[tuple[float, float]]
+) -> None:
+    steps = [facts(step, big, more) for step, (big, more) in enumerate([*older, *newer], start=1)]
+    one, _ = play(steps)
+    both = NoiseScale().merge(play(steps[: len(older)])[0], play(steps[len(older) :])[0])
+    assert both.window.steps == one.window.steps
+    assert both.step == one.step
+    for column in range(4):
+        sums = [sum(block[column] for block in each.window.blocks) for each in (both, one)]
+        assert sums[0] == pytest.approx(sums[1], abs=1e-9)
+
+
+def test_an_estimate_after_a_merge_lies_in_the_interval_of_the_whole_run() -> None:
+    steps = steady(300)
+    _, signal = play(steps)
+    merged = NoiseScale().merge(play(steps[:120])[0], play(steps[120:])[0])
+    assert signal.low < merged.signal.value < signal.high
+    assert merged.signal.high - merged.signal.low == pytest.approx(
+        signal.high - signal.low, rel=0.3
+    )
+    assert from_json(NoiseScaleState, to_json(merged)) == merged
+
+
+def test_merging_with_the_state_before_any_step_changes_nothing() -> None:
+    state, _ = play(steady())
+    monitor = NoiseScale()
+    assert monitor.merge(state, monitor.init()) is state
+    assert monitor.merge(monitor.init(), state) is state
+
+
+def test_stretches_at_other_batch_sizes_merge_with_comparable_weights() -> None:
+    def seen(step: int, batch: int, k: int) -> StepFacts:
+        noise = 160.0 * (1.0 + 0.05 * (step % 5 - 2))
+        return facts(step, 2.0 + noise / batch, noise * (k - 1) / batch, batch, k)
+
+    older = [seen(step, 64, 4) for step in range(1, 60)]
+    newer = [seen(step, 256, 8) for step in range(60, 120)]
+    one, _ = play([*older, *newer])
+    both = NoiseScale().merge(play(older)[0], play(newer)[0])
+    assert both.first_batch == 64
+    weights = [sum(block[1] for block in each.window.blocks) for each in (both, one)]
+    assert weights[0] == pytest.approx(weights[1], rel=0.05)
+    assert both.signal.value == pytest.approx(80.0, rel=0.02)
+
+
+def test_the_noise_scale_of_a_group_reads_its_norms_and_is_named_after_it() -> None:
+    monitor = build_monitor("noise_scale", {"group": "encoder"})
+    assert monitor.name == "noise_scale.encoder"
+    assert monitor.needs == ("group:encoder",)  # type: ignore[attr-defined]
+    state, signal = monitor.init(), monitor.init().signal
+    assert signal.name == "noise_scale.encoder"
+    for each in steady():
+        grad = TwoNorms(small=3.0 + 0.01 * (each.step % 3), big=2.0, small_batches=2)
+        groups = (GroupFacts(name="head"), GroupFacts(name="encoder", grad=grad))
+        state, signal = monitor.update(state, replace(each, groups=groups))
+    assert signal.value == pytest.approx(65.3, rel=0.01)
+    assert signal.name == "noise_scale.encoder"
+
+
+def test_a_group_that_was_not_measured_leaves_it_undetermined_and_says_which() -> None:
+    monitor = NoiseScale(group="encoder")
+    _, signal = monitor.update(monitor.init(), steady()[0])
+    assert not signal.determined
+    assert "'encoder'" in signal.reason
+
+
+def test_the_preconditioned_noise_scale_says_by_what() -> None:
+    monitor = NoiseScale(preconditioned=True)
+    assert monitor.name == "noise_scale_preconditioned"
+    assert monitor.needs == ("preconditioned",)
+    state = monitor.init()
+    _, signal = monitor.update(state, steady()[0])
+    assert signal.reason == "no preconditioned gradient was measured yet"
+    for each in steady():
+        norms = TwoNorms(small=3.0 + 0.01 * (each.step % 3), big=2.0, small_batches=2)
+        told = replace(each, preconditioned=norms, preconditioner="adam")
+        state, signal = monitor.update(state, told)
+    assert signal.value == pytest.approx(65.3, rel=0.01)
+    assert signal.reason == "ranks, preconditioned by adam"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"group": 3}, "group is 3"),
+        ({"preconditioned": 1}, "true or false"),
+        ({"group": "encoder", "preconditioned": True}, "one of the two"),
+    ],
+)
+def test_which_gradient_is_meant_must_be_clear(options: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        build_monitor("noise_scale", options)

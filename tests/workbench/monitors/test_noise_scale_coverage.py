@@ -1,279 +1,304 @@
-"""The noise scale against cases whose answer is known: is it inside its own interval?
+"""The noise scale against cases whose answer is known: is it inside its own interval, and how near?
 
-The table of the documentation: ``pytest -m campaign -s`` on this file.
+The tables of the documentation: ``pytest -m campaign -s`` on this file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import isfinite, isnan
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from workbench.facts import StepFacts
-from workbench.monitors import NoiseScale
+from workbench.monitors import GradientVariance, NoiseScale
+from workbench.monitors.estimate import estimate
+from workbench.monitors.window import Window, push
 
-Array = NDArray[np.float64]
-LEVEL = 0.95
+from .known_noise import (
+    FEW,
+    FLAT,
+    POWER,
+    Array,
+    Outcome,
+    Runs,
+    Spectrum,
+    gauss,
+    judged,
+    linear_regression,
+    logistic,
+    outcome,
+    tails,
+    windows,
+)
 
-
-@dataclass(frozen=True)
-class Runs:
-    """Norms of many seeded runs, ``[seed, step]``, and the true noise scale of each step."""
-
-    small: Array
-    big: Array
-    truth: Array
-    batch: int
-    k: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of the last signal of each run."""
-
-    determined: float
-    covered: float
-    bounded: float
-    width: float
-    error: float
-    bad: int
+SEEDS = 1000
+B = 32
 
 
-def norms(gradients: Array) -> tuple[Array, Array]:
-    """Squared norms at both batch sizes from ``gradients[..., k, d]`` of equal small batches."""
-    return (gradients**2).sum(-1).mean(-1), (gradients.mean(-2) ** 2).sum(-1)
-
-
-def linear_regression(
-    seeds: int, steps: int, *, dim: int, batch: int, k: int, noise: float, start: float, rate: float
-) -> Runs:
-    """Case 1: loss (x.delta - e)^2 / 2, x ~ N(0, I); SGD moves delta unless ``rate`` is 0."""
-    rng = np.random.default_rng(1)
-    delta = rng.standard_normal((seeds, dim))
-    delta *= start / np.linalg.norm(delta, axis=1, keepdims=True)
-    small, big, truth = (np.empty((seeds, steps)) for _ in range(3))
-    for step in range(steps):
-        square = (delta**2).sum(1)
-        truth[:, step] = (dim * (square + noise**2) + square) / square
-        x = rng.standard_normal((seeds, k, batch // k, dim))
-        error = noise * rng.standard_normal((seeds, k, batch // k))
-        residual = (x @ delta[:, None, :, None])[..., 0] - error
-        gradients = (residual[..., None] * x).mean(2)
-        small[:, step], big[:, step] = norms(gradients)
-        delta = delta - rate * gradients.mean(1)
-    return Runs(small, big, truth, batch, k)
-
-
-def quadratic(
-    seeds: int, steps: int, *, spectrum: Array, scale: float, batch: int, k: int, tail: float = 0.0
-) -> Runs:
-    """Case 2: mean G and diagonal Sigma; ``tail``: Student's degrees of freedom, 0 for Gauss."""
-    rng = np.random.default_rng(2)
-    dim, total = len(spectrum), float(spectrum.sum())
-    mean = np.full(dim, np.sqrt(total / scale / dim))
-    small, big = np.empty((seeds, steps)), np.empty((seeds, steps))
-    for seed in range(seeds):
-        z = rng.standard_normal((steps, k, dim))
-        if tail:
-            z *= np.sqrt((tail - 2) / rng.chisquare(tail, (steps, k, 1)))
-        small[seed], big[seed] = norms(mean + z * np.sqrt(spectrum * k / batch))
-    return Runs(small, big, np.full((seeds, steps), scale), batch, k)
-
-
-def logistic(seeds: int, steps: int, *, batch: int, k: int, reach: float) -> Runs:
-    """Case 3: logistic regression on 400 rows, drawn with replacement; truth by enumeration."""
-    rng = np.random.default_rng(3)
-    x = rng.standard_normal((400, 12))
-    y = (rng.random(400) < 1 / (1 + np.exp(-x @ rng.standard_normal(12)))).astype(float)
-    w = reach * rng.standard_normal(12)
-    per_sample = (1 / (1 + np.exp(-x @ w)) - y)[:, None] * x
-    mean = per_sample.mean(0)
-    truth = float(((per_sample - mean) ** 2).sum(1).mean() / (mean**2).sum())
-    small, big = np.empty((seeds, steps)), np.empty((seeds, steps))
-    for seed in range(seeds):
-        rows = rng.integers(0, 400, (steps, k, batch // k))
-        small[seed], big[seed] = norms(per_sample[rows].mean(2))
-    return Runs(small, big, np.full((seeds, steps), truth), batch, k)
-
-
-def drifting(seeds: int, truth: Array, *, dim: int, batch: int, k: int) -> Runs:
-    """A flat Sigma of trace 1 and a mean that follows ``truth[step]``, drawn as chi-squares."""
-    rng = np.random.default_rng(4)
-    shape = (seeds, len(truth))
-    noise = rng.chisquare(dim * (k - 1), shape) / (dim * (k - 1))
-    big = rng.noncentral_chisquare(dim, batch * dim / truth, shape) / (batch * dim)
-    return Runs(noise * (k - 1) / batch + big, big, np.broadcast_to(truth, shape), batch, k)
-
-
-def play(runs: Runs, monitor: NoiseScale | None = None) -> Outcome:
-    """Run the monitor over every run; judge the last signal by the last truth, and all of them."""
-    used = monitor or NoiseScale(level=LEVEL)
-    last, bad = [], 0
-    for small, big in zip(runs.small.tolist(), runs.big.tolist(), strict=True):
-        state = used.init()
-        for step, (one, other) in enumerate(zip(small, big, strict=True), start=1):
-            facts = StepFacts(
-                step=step, epoch=0, samples=step * runs.batch, seconds=0.1, workers=runs.k,
-                batch_size_global=runs.batch, batch_size_target=runs.batch,
-                small_batches=runs.k, grad_sqnorm_small=one, grad_sqnorm_big=other,
-                origin="ranks",
-            )  # fmt: skip
-            state, signal = used.update(state, facts)
-            fine = isfinite(signal.value) and 0 <= signal.low <= signal.value <= signal.high
-            bad += not ((fine and isfinite(signal.low)) or (isnan(signal.value) and signal.reason))
-        last.append((signal.value, signal.low, signal.high))
-    value, low, high = np.array(last).T
-    known, truth = ~np.isnan(value), runs.truth[:, -1]
-    if not known.any():
-        return Outcome(0.0, float("nan"), 0.0, float("inf"), float("nan"), bad)
-    inside = (low <= truth) & (truth <= high)
-    return Outcome(
-        determined=float(known.mean()),
-        covered=float(inside[known].mean()),
-        bounded=float(np.isfinite(high[known]).mean()),
-        width=float(np.median((high - low)[known] / value[known])),
-        error=float(np.median(np.abs(value / truth - 1)[known])),
-        bad=bad,
+def steady(spectrum: Spectrum, ratio: float, k: int) -> Callable[[int, int], Runs]:
+    """A noise scale of ``ratio`` batches that does not move."""
+    return lambda seeds, steps: gauss(
+        seeds, np.full(steps, ratio * B), spectrum, batch=B, k=k, seed=11
     )
 
 
-FLAT = np.ones(64)
-FEW = np.r_[np.full(3, 20.0), np.full(61, 0.05)]  # d_eff 3.3
-POWER = np.arange(1, 65.0) ** -1.5
-
-CASES: dict[str, Callable[[int, int], Runs]] = {
-    "1 linear regression, frozen": lambda seeds, steps: linear_regression(
+STEADY: dict[str, Callable[[int, int], Runs]] = {
+    f"{name}, R/B={ratio:g}, k={k}": steady(spectrum, ratio, k)
+    for name, spectrum in (("flat", FLAT), ("few large", FEW), ("power law", POWER))
+    for ratio in (0.25, 1.0, 4.0)
+    for k in (2, 4, 16, 32)
+}
+REGRESSION: dict[str, Callable[[int, int], Runs]] = {
+    "linear regression, R/B=2.1, k=4": lambda seeds, steps: linear_regression(
         seeds, steps, dim=16, batch=16, k=4, noise=1.0, start=1.0, rate=0.0
     ),
-    "1 linear regression, frozen, k=2": lambda seeds, steps: linear_regression(
-        seeds, steps, dim=16, batch=16, k=2, noise=1.0, start=0.5, rate=0.0
+    "linear regression, R/B=2.1, k=B": lambda seeds, steps: linear_regression(
+        seeds, steps, dim=16, batch=16, k=16, noise=1.0, start=1.0, rate=0.0
     ),
-    "1 linear regression, moving, rate 0.001": lambda seeds, steps: linear_regression(
-        seeds, steps, dim=16, batch=16, k=4, noise=1.0, start=1.0, rate=0.001
-    ),
-    "1 linear regression, moving, rate 0.005": lambda seeds, steps: linear_regression(
-        seeds, steps, dim=16, batch=16, k=4, noise=1.0, start=2.0, rate=0.005
-    ),
-    "2 quadratic, flat, R/B=1/4": lambda seeds, steps: quadratic(
-        seeds, steps, spectrum=FLAT, scale=8.0, batch=32, k=2
-    ),
-    "2 quadratic, flat, R/B=3": lambda seeds, steps: quadratic(
-        seeds, steps, spectrum=FLAT, scale=100.0, batch=32, k=4
-    ),
-    "2 quadratic, few large, R/B=3": lambda seeds, steps: quadratic(
-        seeds, steps, spectrum=FEW, scale=100.0, batch=32, k=4
-    ),
-    "2 quadratic, power law, R/B=3": lambda seeds, steps: quadratic(
-        seeds, steps, spectrum=POWER, scale=100.0, batch=32, k=4
-    ),
-    "2 quadratic, heavy tails t5, R/B=3": lambda seeds, steps: quadratic(
-        seeds, steps, spectrum=FLAT, scale=100.0, batch=32, k=4, tail=5.0
-    ),
-    "3 logistic regression, far": lambda seeds, steps: logistic(
-        seeds, steps, batch=16, k=4, reach=1.0
-    ),
-    "3 logistic regression, micro-batches of one": lambda seeds, steps: logistic(
-        seeds, steps, batch=16, k=16, reach=1.0
-    ),
+    "logistic regression, k=4": lambda seeds, steps: logistic(seeds, steps, batch=16, k=4),
+    "logistic regression, k=B": lambda seeds, steps: logistic(seeds, steps, batch=16, k=16),
 }
-
-HARD: dict[str, Callable[[int, int], Runs]] = {
-    "2 quadratic, flat, R/B=30": lambda seeds, steps: quadratic(
-        seeds, steps, spectrum=FLAT, scale=1000.0, batch=32, k=4
-    ),
-    "2 quadratic, few large, R/B=30": lambda seeds, steps: quadratic(
-        seeds, steps, spectrum=FEW, scale=1000.0, batch=32, k=4
-    ),
-    "1 linear regression, moving, rate 0.02": lambda seeds, steps: linear_regression(
-        seeds, steps, dim=16, batch=32, k=4, noise=0.5, start=2.0, rate=0.02
-    ),
+QUICK = [
+    "flat, R/B=0.25, k=2", "flat, R/B=1, k=4", "flat, R/B=4, k=32", "few large, R/B=0.25, k=4",
+    "few large, R/B=1, k=16",
+]  # fmt: skip
+MOVES: dict[str, Callable[[Array], Array]] = {
+    "grows 10x": lambda t: 0.4 * 10**t,
+    "grows 10x, straight": lambda t: 0.4 + 3.6 * t,
+    "shrinks 10x": lambda t: 4.0 * 10**-t,
+    "shrinks 10x, straight": lambda t: 4.0 - 3.6 * t,
+    "grows 2x": lambda t: 2.0 * 2**t,
+    "steps 10x, 60 steps ago": lambda t: np.where(t < 0.8, 0.4, 4.0),
+    "steps down 10x, 60 steps ago": lambda t: np.where(t < 0.8, 4.0, 0.4),
 }
+WIDTHS = {64: FLAT, 1_000: [(1.0, 1_000)], 10_000: [(1.0, 10_000)]}
 
 
-def row(name: str, seeds: int, steps: int, found: Outcome) -> str:
+def moving(move: str, dim: int, seeds: int, before: int) -> Runs:
+    """``before`` steps at the start value, then 300 along the curve."""
+    curve = MOVES[move](np.linspace(0.0, 1.0, 300))
+    truth = B * np.concatenate([np.full(before, curve[0]), curve])
+    return gauss(seeds, truth, WIDTHS[dim], batch=B, k=4, seed=12)
+
+
+def row(name: str, steps: int, seeds: int, found: Outcome) -> str:
     return (
-        f"| {name} | {steps} | {seeds} | {found.determined:.0%} | {found.covered:.1%} "
-        f"| {found.bounded:.0%} | {found.width:.2f} | {found.error:.1%} |"
+        f"| {name} | {steps} | {seeds} | {found.determined:.1%} | {found.covered:.1%} "
+        f"| {found.bounded:.0%} | {found.width:.2f} | {found.error:.1%} | {found.error95:.1%} |"
     )
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_the_truth_is_inside_the_interval_in_nine_of_ten_runs(case: str) -> None:
-    found = play(CASES[case](200, 128))
-    print(row(case, 200, 128, found))
-    assert found.bad == 0
-    assert found.determined >= 0.95
+def holds_its_level(found: Outcome) -> bool:
+    """93 to 97 % inside; where some runs are undetermined, at most 7 % of all are wrong."""
+    if found.determined < 0.99:
+        return found.wrong <= 0.07
+    return 0.93 <= found.covered <= 0.97
+
+
+def facts(step: int, small: float, big: float, k: int) -> StepFacts:
+    return StepFacts(
+        step=step, epoch=0, samples=step * B, seconds=0.1, workers=k, batch_size_global=B,
+        batch_size_target=B, small_batches=k, grad_sqnorm_small=small, grad_sqnorm_big=big,
+        origin="ranks",
+    )  # fmt: skip
+
+
+def test_windows_filled_at_once_are_those_of_the_monitor() -> None:
+    runs = gauss(3, np.full(333, 40.0), FLAT, batch=B, k=4)
+    monitor = NoiseScale()
+    for i, whole in enumerate(windows(runs.noise, runs.signal)):
+        window, state = Window(), monitor.init()
+        pairs = zip(runs.noise[i].tolist(), runs.signal[i].tolist(), strict=True)
+        for step, (noise, signal) in enumerate(pairs, start=1):
+            window = push(window, 1.0, noise, signal)
+            big = signal + noise / B
+            state, _ = monitor.update(state, facts(step, big + 3 * noise / B, big, 4))
+        assert np.allclose(np.array(whole.blocks), np.array(window.blocks), rtol=1e-9, atol=1e-12)
+        assert np.allclose(
+            np.array(state.window.blocks), np.array(window.blocks), rtol=1e-6, atol=1e-9
+        )
+        assert estimate(whole, level=0.95).value == pytest.approx(
+            estimate(window, level=0.95).value, rel=1e-9
+        )
+
+
+@pytest.mark.parametrize("steps", [64, 256])
+@pytest.mark.parametrize("case", QUICK)
+def test_a_steady_truth_is_inside_the_interval_at_its_level(case: str, steps: int) -> None:
+    found = judged(STEADY[case](SEEDS, steps))
+    print(row(case, steps, SEEDS, found))
+    assert holds_its_level(found)
+    assert found.bounded >= 0.95
+
+
+@pytest.mark.parametrize("case", ["linear regression, R/B=2.1, k=4", "logistic regression, k=B"])
+def test_a_regression_is_covered_at_the_level_too(case: str) -> None:
+    assert holds_its_level(judged(REGRESSION[case](SEEDS, 128)))
+
+
+@pytest.mark.parametrize("ratio", [0.25, 1.0, 3.0])
+def test_a_thousand_steady_steps_tell_the_truth_to_five_per_cent(ratio: float) -> None:
+    runs = gauss(400, np.full(1000, ratio * B), FLAT, batch=B, k=32, seed=13)
+    found = judged(runs)
+    assert holds_its_level(found)
+    assert found.within5 >= 0.95
+
+
+def test_at_four_batches_the_error_is_within_a_tenth_of_what_plain_sums_have() -> None:
+    """At d_eff 64 the best there is, the sums over all steps, is within 5 % in 93 % of runs."""
+    runs = gauss(1000, np.full(1000, 4.0 * B), FLAT, batch=B, k=32, seed=13)
+    found = judged(runs)
+    sums = runs.noise.sum(1) / runs.signal.sum(1) / (4.0 * B) - 1
+    assert found.error <= 1.1 * np.median(np.abs(sums))
+    assert found.within5 >= np.mean(np.abs(sums) < 0.05) - 0.03
+
+
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("dim", [1_000, 10_000])
+def test_a_moving_truth_is_followed_and_covered(move: str, dim: int) -> None:
+    found = judged(moving(move, dim, 200, before=100))
+    print(row(f"{move}, d_eff={dim}", 400, 200, found))
+    assert found.determined == 1.0
     assert found.covered >= 0.90
-    assert found.bounded >= 0.40
+    assert found.error95 < 0.25
 
 
-def test_a_gradient_lost_in_noise_gives_low_ends_that_hold_or_no_value() -> None:
-    runs = quadratic(200, 64, spectrum=FLAT, scale=3000.0, batch=32, k=4)
-    found = play(runs)
-    assert found.bad == 0
+@pytest.mark.parametrize("move", MOVES)
+def test_in_much_noise_the_typical_error_is_below_a_quarter_and_the_interval_holds(
+    move: str,
+) -> None:
+    found = judged(moving(move, 64, 200, before=100))
+    assert found.covered >= 0.90
+    assert found.error < 0.25
+
+
+@pytest.mark.parametrize(("degrees", "wrong"), [(5.0, 0.09), (3.0, 0.20)])
+def test_heavy_tails_are_rarely_outside_the_interval(degrees: float, wrong: float) -> None:
+    found = judged(tails(200, 128, 3.0 * B, batch=B, k=4, degrees=degrees))
+    assert found.wrong <= wrong
+
+
+@pytest.mark.parametrize("ratio", [30.0, 100.0, 1e9])
+def test_a_gradient_lost_in_noise_gives_low_ends_that_hold_or_no_value(ratio: float) -> None:
+    truth = np.full(64, ratio * B)
+    runs = gauss(500, truth, FLAT, batch=B, k=4)
+    found = judged(runs)
     assert found.determined < 1.0
-    assert found.covered >= 0.90
+    assert found.wrong <= 0.07
+    assert found.bounded < (0.25 if ratio == 30.0 else 0.10)
 
 
-def test_zero_mean_gradient_has_an_infinite_noise_scale_that_no_interval_excludes() -> None:
-    runs = drifting(200, np.full(64, 1e12), dim=64, batch=32, k=4)
-    found = play(Runs(runs.small, runs.big, np.full((200, 64), np.inf), 32, 4))
-    assert found.bad == 0
-    assert found.determined < 0.7
-    assert found.covered >= 0.90
+def test_zero_noise_is_a_noise_scale_of_zero_with_certainty() -> None:
+    runs = Runs(np.zeros((1, 200)), np.full((1, 200), 2.0), np.zeros((1, 200)))
+    found = estimate(windows(runs.noise, runs.signal)[0], level=0.95)
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
 
 
-def test_a_step_of_the_truth_is_followed_where_sums_and_a_fixed_average_are_not() -> None:
-    truth = np.where(np.arange(600) < 400, 100.0, 2000.0)
-    runs = drifting(60, truth, dim=10_000, batch=512, k=8)
-    found = play(runs)
-    assert found.covered >= 0.90
-    assert found.error < 0.05
+def test_every_signal_of_hard_runs_is_a_number_in_its_interval_or_says_why_not() -> None:
+    """At every step, not only at the end: few large directions, noise far above the batch."""
+    runs = gauss(20, np.geomspace(8.0, 3000.0, 120), FEW, batch=B, k=2)
+    monitor = NoiseScale()
+    for noise, signal in zip(runs.noise.tolist(), runs.signal.tolist(), strict=True):
+        state = monitor.init()
+        for step, (one, other) in enumerate(zip(noise, signal, strict=True), start=1):
+            big = other + one / B
+            state, told = monitor.update(state, facts(step, big + one / B, big, 2))
+            if told.determined:
+                assert 0.0 <= told.low <= told.value <= told.high
+                assert np.isfinite([told.value, told.low]).all()
+            else:
+                assert told.reason
+
+
+@pytest.mark.parametrize("degrees", [3, 64])
+def test_the_gradient_variance_is_covered_at_its_level(degrees: int) -> None:
+    assert GradientVariance().level == 0.95
+    rng = np.random.default_rng(5)
+    x = 50.0 * rng.chisquare(degrees, (SEEDS, 128)) / degrees
+    runs = Runs(x, np.ones_like(x), np.full_like(x, 50.0))
+    assert holds_its_level(judged(runs))
+
+
+def test_the_smoothed_loss_is_covered_at_its_level_on_a_plateau() -> None:
+    rng = np.random.default_rng(6)
+    x = 0.1 + rng.standard_normal((SEEDS, 128))
+    found = [estimate(w, level=0.95, positive=False) for w in windows(x, np.ones_like(x))]
+    value, low, high = np.array([(each.value, each.low, each.high) for each in found]).T
+    assert holds_its_level(outcome(value, low, high, np.full(SEEDS, 0.1)))
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("steps", [16, 64, 256, 1000])
+@pytest.mark.parametrize("case", [*STEADY, *REGRESSION])
+def test_campaign_of_steady_cases(case: str, steps: int) -> None:
+    seeds = SEEDS if case in STEADY else 500
+    found = judged((STEADY | REGRESSION)[case](seeds, steps))
+    print("\n" + row(case, steps, seeds, found))
+    if steps == 16:
+        assert found.wrong <= 0.08
+    else:
+        assert holds_its_level(found)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("dim", WIDTHS)
+@pytest.mark.parametrize("before", [0, 700])
+@pytest.mark.parametrize("move", MOVES)
+def test_campaign_of_moving_targets(move: str, before: int, dim: int) -> None:
+    runs = moving(move, dim, 500, before)
+    found = judged(runs)
     sums, average = rivals(runs)
-    assert sums > 0.5
-    assert average > 0.5
+    name = f"{move}, d_eff={dim}"
+    print("\n" + row(name, before + 300, 500, found) + f" {average:.0%} | {sums:.0%} |")
+    assert found.covered >= 0.90
+    assert found.error < 0.25
+    assert dim == 64 or found.error95 < 0.25
 
 
 def rivals(runs: Runs) -> tuple[float, float]:
     """Median error at the end of plain sums over all steps, and of averages with rate 0.99."""
-    noise = runs.batch * (runs.small - runs.big) / (runs.k - 1)
-    signal = runs.big - noise / runs.batch
-    fading = 0.99 ** np.arange(runs.small.shape[1])[::-1]
+    fading = 0.99 ** np.arange(runs.noise.shape[1])[::-1]
     truth = runs.truth[:, -1]
-    sums = np.abs(noise.sum(1) / signal.sum(1) / truth - 1)
-    average = np.abs((noise * fading).sum(1) / (signal * fading).sum(1) / truth - 1)
+    sums = np.abs(runs.noise.sum(1) / runs.signal.sum(1) / truth - 1)
+    average = np.abs((runs.noise * fading).sum(1) / (runs.signal * fading).sum(1) / truth - 1)
     return float(np.median(sums)), float(np.median(average))
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("steps", [16, 64, 512])
-@pytest.mark.parametrize("case", [*CASES, *HARD])
-def test_campaign_of_exact_cases(case: str, steps: int) -> None:
-    found = play((CASES | HARD)[case](200, steps))
-    print("\n" + row(case, 200, steps, found))
-    assert found.bad == 0
+@pytest.mark.parametrize("steps", [32, 256])
+@pytest.mark.parametrize("ratio", [0.25, 3.0])
+@pytest.mark.parametrize(("degrees", "wrong"), [(5.0, 0.09), (3.0, 0.20)])
+def test_campaign_of_heavy_tails(degrees: float, wrong: float, ratio: float, steps: int) -> None:
+    found = judged(tails(500, steps, ratio * B, batch=B, k=4, degrees=degrees))
+    print("\n" + row(f"tails t{degrees:g}, R/B={ratio:g}", steps, 500, found))
+    assert found.wrong <= wrong
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("shape", ["constant", "exponential", "linear", "late", "doubling", "step"])
-@pytest.mark.parametrize(("dim", "batch", "k"), [(2_000, 32, 4), (10_000, 512, 8)])
-def test_campaign_of_moving_targets(shape: str, dim: int, batch: int, k: int) -> None:
-    t = np.linspace(0, 1, 1000)
-    truth = {
-        "constant": np.full(1000, 500.0),
-        "exponential": 100 * 114**t,
-        "linear": 100 + 11_300 * t,
-        "late": 100 * 114 ** np.clip(5 * t - 4, 0, 1),
-        "doubling": 200 * 2**t,
-        "step": np.where(t < 0.7, 100.0, 2000.0),
-    }[shape]
-    runs = drifting(60, truth, dim=dim, batch=batch, k=k)
-    found = play(runs)
-    sums, average = rivals(runs)
-    name = f"{shape}, d_eff={dim}, B={batch}"
-    print("\n" + row(name, 60, 1000, found) + f" {average:.1%} | {sums:.1%} |")
-    assert found.bad == 0
+@pytest.mark.parametrize("ratio", [1.0, 3.0, 4.0])
+def test_campaign_of_accuracy(ratio: float) -> None:
+    """Linear regression, d = 64, B = 32, per-example norms, 1,000 steps, 100 seeds."""
+    start = float(np.sqrt(64.0 / (ratio * B - 65.0))) if ratio * B > 65 else 1e6
+    noise = 1.0 if ratio * B > 65 else 0.0
+    runs = linear_regression(100, 1000, dim=64, batch=B, k=B, noise=noise, start=start, rate=0.0)
+    found = judged(runs)
+    sums = np.abs(runs.noise.sum(1) / runs.signal.sum(1) / runs.truth[:, -1] - 1)
+    scale = runs.truth[0, -1] / B
+    print(
+        f"\n| linear regression, d=64, R/B={scale:.1f} | 1000 | 100 | {found.within5:.0%} "
+        f"| {found.error:.1%} | {found.error95:.1%} | {np.mean(sums < 0.05):.0%} "
+        f"| {np.median(sums):.1%} | {np.quantile(sums, 0.95):.1%} |"
+    )
+    assert found.within5 >= (0.95 if ratio <= 3.0 else float(np.mean(sums < 0.05)) - 0.04)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("rate", [0.001, 0.005, 0.02])
+@pytest.mark.parametrize("steps", [64, 512])
+def test_campaign_of_training(rate: float, steps: int) -> None:
+    """SGD moves the weights; the truth is that of the last weights."""
+    runs = linear_regression(500, steps, dim=16, batch=B, k=4, noise=0.5, start=2.0, rate=rate)
+    found = judged(runs)
+    print("\n" + row(f"linear regression, SGD at {rate}", steps, 500, found))
+    assert found.wrong <= 0.10
