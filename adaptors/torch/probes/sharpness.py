@@ -102,8 +102,9 @@ def sharpness(
     random numbers are as before afterwards, whatever happens.
 
     Cost, as measured on a CPU: a product takes about three backward passes with one batch, and four
-    or five with several, whose gradient is computed anew each time; 20 products are usual. Memory: one copy of the weights, about eight vectors
-    of their size, and the gradient's graph of one batch.
+    or five with several, whose gradient is computed anew each time; 20 products are usual. Memory:
+    one copy of the weights, about eight vectors of their size, and the gradient's graph of one
+    batch.
 
     Args:
         model: On its device, in the mode it is to be measured in.
