@@ -1,4 +1,4 @@
-"""PyTorch: attach a job to a loop, run jobs in processes, save and load their state.
+"""PyTorch: attach a job to a loop or watch it, run jobs in processes, save and load their state.
 
 The names load when they are first used, so that the launcher does without torch.
 """
@@ -10,10 +10,18 @@ if TYPE_CHECKING:
     from .attachment import attach
     from .framework import TorchFramework
     from .job import Epoch, Job
+    from .watching import Watch, watch
 
-__all__ = ["Epoch", "Job", "TorchFramework", "attach"]
+__all__ = ["Epoch", "Job", "TorchFramework", "Watch", "attach", "watch"]
 
-_HOME = {"attach": "attachment", "Epoch": "job", "Job": "job", "TorchFramework": "framework"}
+_HOME = {
+    "attach": "attachment",
+    "Epoch": "job",
+    "Job": "job",
+    "TorchFramework": "framework",
+    "Watch": "watching",
+    "watch": "watching",
+}
 
 
 def __getattr__(name: str) -> Any:

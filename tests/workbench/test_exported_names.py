@@ -28,7 +28,7 @@ EXPORTED = {
     "workbench.policies": """
         POLICIES GrowWithNoise Schedule WatchOnly build_policy policy_path
     """,
-    "workbench.adaptors.torch": "Epoch Job TorchFramework attach",
+    "workbench.adaptors.torch": "Epoch Job TorchFramework Watch attach watch",
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from workbench.errors import ConfigurationError
@@ -62,8 +63,18 @@ class DDPSource:
         self._follow_addresses(wrapped, parameters)
 
     @property
+    def group(self) -> dist.ProcessGroup:
+        """The ranks that DDP averages over."""
+        return self._buckets.process_group
+
+    @property
+    def device(self) -> torch.device:
+        """Where the gradients live."""
+        return self._device
+
+    @property
     def workers(self) -> int:
-        """Ranks that DDP averages over."""
+        """How many they are."""
         return self._buckets.workers
 
     @property

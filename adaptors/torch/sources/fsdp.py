@@ -81,6 +81,12 @@ class FSDPSource:
         gradient_divide_factor: As given to ``set_gradient_divide_factor``, if it was.
         clock: Monotonic seconds.
 
+    Attributes:
+        group: The ranks that FSDP reduces over.
+        workers: How many they are.
+        device: Where the gradients are reduced.
+        seconds: Host time that measuring has taken since :meth:`begin`.
+
     Raises:
         ConfigurationError: The model is not sharded, or in a way that cannot be measured.
     """
@@ -96,7 +102,9 @@ class FSDPSource:
     ) -> None:
         modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
         parameters = _sharded(model, modules)
-        self.workers = parameters[0].device_mesh.size()
+        mesh = parameters[0].device_mesh
+        self.group, self.workers = mesh.get_group(), mesh.size()
+        self.device = torch.device(mesh.device_type)
         self._scaler, self._divide_factor, self._clock = grad_scaler, gradient_divide_factor, clock
         self._factor: torch.Tensor | None = None
         self._measuring = False

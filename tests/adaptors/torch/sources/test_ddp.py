@@ -25,7 +25,7 @@ CASES = [
 
 @pytest.fixture
 def two(ranks: Ranks) -> list[dict[str, Any]]:
-    return [told["all"] for told in ranks(2, "all", "fsdp")]
+    return [told["all"] for told in ranks(2, "all", "fsdp", "watch")]
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -30,7 +30,7 @@ OTHERS = [
 
 @pytest.fixture
 def two(ranks: Callable[..., list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    return [told["fsdp"] for told in ranks(2, "all", "fsdp")]
+    return [told["fsdp"] for told in ranks(2, "all", "fsdp", "watch")]
 
 
 @pytest.mark.parametrize("case", EXACT + OTHERS)

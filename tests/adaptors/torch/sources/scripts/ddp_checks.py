@@ -52,7 +52,7 @@ def batch(step: int, micro: int, rows: int, rank: int = RANK) -> tuple[torch.Ten
 def train(
     how: str = "plain",
     *,
-    steps: int = 12,
+    steps: int = 10,
     optimizer: str = "SGD",
     passes: int = 1,
     sync_always: bool = False,

@@ -143,7 +143,7 @@ LOW = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float3
 LOWEST = MixedPrecisionPolicy(param_dtype=torch.bfloat16)
 HALF = MixedPrecisionPolicy(param_dtype=torch.float16)
 CASES: dict[str, dict[str, Any]] = {
-    "even": {"truth": True, "steps": 20},
+    "even": {"truth": True, "steps": 8},
     "one module": {"truth": True, "whole": True},
     "kept after forward": {"truth": True, "reshard": False},
     "uneven": {"truth": True, "uneven": True},
