@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .coverage import NORMALISERS
 from .measure import PerExample
 
-__all__ = ["PerExample"]
+__all__ = ["NORMALISERS", "PerExample"]

@@ -14,6 +14,9 @@ from .embedding import Embedded
 from .layers import Layer
 from .normalised import group_norm_of, layer_norm_of, rms_norm_of
 
+NORMALISERS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+"""Layers whose per-example norms cost least (Gray et al. 2024)."""
+
 MIXERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 """Modules that, when they train, let each sample's output depend on all samples."""
 
@@ -35,7 +38,12 @@ class Covered:
     places: Mapping[str, int]
 
 
-def covered_modules(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[Covered]:
+def covered_modules(
+    model: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    *,
+    kinds: tuple[type[nn.Module], ...] = (nn.Module,),
+) -> Iterator[Covered]:
     """Yield the modules of ``model`` whose trained parameters can all be measured.
 
     Not among them: subclasses and modules with a ``forward`` of their own, parametrised, pruned,
@@ -45,6 +53,7 @@ def covered_modules(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Ite
     Args:
         model: The whole model.
         parameters: Its trained parameters; the places are places in this list.
+        kinds: Only modules of these kinds.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.PReLU())
@@ -66,7 +75,7 @@ def covered_modules(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Ite
         if not all(_plain(value) and owners[id(value)] == 1 for value in own.values()):
             continue
         layer = _layer_of(module, weight="weight" in here, bias="bias" in here)
-        if layer is not None:
+        if layer is not None and isinstance(module, kinds):
             yield Covered(name=name, module=module, layer=layer, places=here)
 
 

@@ -48,7 +48,7 @@ class Dense:
             if kept is None:
                 return squared
             factor = row_sqnorms(kept)
-            return squared.mul_(factor.add_(1.0) if self.bias else factor)
+            return torch.addcmul(squared, squared, factor) if self.bias else squared.mul_(factor)
         delta = delta.flatten(1, -2)
         squared = delta.new_zeros(delta.shape[0], dtype=wide(delta))
         if kept is not None:

@@ -44,4 +44,5 @@ def as_seen(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         >>> as_seen(inputs, torch.ones(2, 1)).data_ptr() == inputs.data_ptr()
         True
     """
-    return inputs.detach().to(output.dtype)
+    seen = inputs.detach()
+    return seen if seen.dtype == output.dtype else seen.to(output.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -60,6 +60,7 @@ class PerExample:
     Args:
         model: The plain module (not compiled, not wrapped).
         parameters: Its trained parameters.
+        kinds: Measure only modules of these kinds.
         clock: Monotonic seconds.
 
     Attributes:
@@ -91,11 +92,14 @@ class PerExample:
         model: nn.Module,
         parameters: Sequence[nn.Parameter],
         *,
+        kinds: tuple[type[nn.Module], ...] = (nn.Module,),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._clock, self.seconds = clock, 0.0
         self._parameters = list(parameters)
-        self._modules: dict[int, Covered] = dict(enumerate(covered_modules(model, parameters)))
+        self._modules: dict[int, Covered] = dict(
+            enumerate(covered_modules(model, parameters, kinds=kinds))
+        )
         self._mixing = mixing(model)
         self._seen: set[int] = set()
         self._round: _Round | None = None
@@ -222,15 +226,22 @@ class PerExample:
         if armed is not self._round or armed.refusal:
             return
         began = self._clock()
-        with torch.no_grad(), _without_autocast(delta.device.type):
-            if armed.first:
-                armed.spilled += [_sum(delta[armed.first :]), _sum(delta)]
-            elif place in armed.found:
-                name = self._modules[place].name
-                armed.refuse(f"module {name!r} got a second gradient: two backward passes")
-            else:
-                self._measure(armed, place, delta)
+        kind = delta.device.type
+        if torch.is_grad_enabled() or torch.is_autocast_enabled(kind):
+            with torch.no_grad(), torch.autocast(kind, enabled=False):
+                self._take(armed, place, delta)
+        else:
+            self._take(armed, place, delta)
         self.seconds += self._clock() - began
+
+    def _take(self, armed: _Round, place: int, delta: torch.Tensor) -> None:
+        if armed.first:
+            armed.spilled += [_sum(delta[armed.first :]), _sum(delta)]
+        elif place in armed.found:
+            name = self._modules[place].name
+            armed.refuse(f"module {name!r} got a second gradient: two backward passes")
+        else:
+            self._measure(armed, place, delta)
 
     def _measure(self, armed: _Round, place: int, delta: torch.Tensor) -> None:
         covered = self._modules[place]
@@ -297,12 +308,6 @@ def _saved_elsewhere() -> bool:
             return False
     except RuntimeError:
         return True
-
-
-def _without_autocast(kind: str) -> Any:
-    if torch.is_autocast_enabled(kind):
-        return torch.autocast(kind, enabled=False)
-    return nullcontext()
 
 
 def _sum(tensor: torch.Tensor) -> torch.Tensor:

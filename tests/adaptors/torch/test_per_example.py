@@ -12,14 +12,14 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F  # noqa: N812
 
-from workbench.adaptors.torch.per_example import PerExample, pairs
+from workbench.adaptors.torch.per_example import NORMALISERS, PerExample, pairs
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
 
 def energy(output: torch.Tensor) -> torch.Tensor:
     """A loss whose gradient differs in every element of every row."""
-    weights = torch.linspace(-1.0, 2.0, output[0].numel(), dtype=output.dtype)
+    weights = torch.linspace(-1.0, 2.0, output[0].numel(), dtype=output.dtype, device=output.device)
     flat = output.flatten(1)
     return (weights * flat + 0.3 * flat.square()).sum(1).mean()
 
@@ -364,3 +364,37 @@ def test_the_loss_times_c_gives_c_squared_and_the_order_of_samples_gives_nothing
     assert plain.sqnorms is not None
     torch.testing.assert_close(other, scale**2 * value)
     torch.testing.assert_close(moved.sqnorms, scale**2 * plain.sqnorms[order])
+
+
+def test_layers_of_some_kinds_alone_are_measured_as_part_of_the_whole() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, 9), nn.LayerNorm(9), nn.Tanh(), nn.Linear(9, 4)]
+    model, inputs = nn.Sequential(*layers).double(), torch.randn(7, 6).double()
+    per_example = PerExample(model, list(model.parameters()), kinds=NORMALISERS)
+    assert per_example.covered == {2, 3}
+    per_example.arm(7)
+    energy(model(inputs)).backward()  # type: ignore[no-untyped-call]
+    assert per_example.collect() is not None
+    expected = reference(model, inputs, places=per_example.covered)
+    torch.testing.assert_close(per_example.sqnorms, expected, rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_nothing_waits_for_the_device() -> None:
+    torch.manual_seed(0)
+    model = LanguageModel().double()
+    tokens = torch.randint(0, 11, (4, 6))
+    expected = reference(model, tokens)
+    model, tokens = model.cuda(), tokens.cuda()
+    per_example = PerExample(model, list(model.parameters()))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        per_example.arm(4, check=True)
+        energy(model(tokens)).backward()  # type: ignore[no-untyped-call]
+        value = per_example.collect()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert value is not None
+    assert per_example.sqnorms is not None
+    torch.testing.assert_close(per_example.sqnorms.cpu(), expected, rtol=1e-6, atol=0.0)
