@@ -15,8 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from workbench.adaptors.torch import attach
-from workbench.adaptors.torch.sources.ddp import DDPSource
-from workbench.adaptors.torch.sources.seen import totals, two_norms
+from workbench.adaptors.torch.watching import watch
 
 BATCHES = 60
 
@@ -127,27 +126,22 @@ def ddp_steps(make: MakeTask) -> Steps:
             yield
 
 
-def ddp_source_steps(make: MakeTask, *, measure: bool) -> Steps:
-    """Train under DDP with our hook on it; the numbers of a step are read after the next one.
-
-    Only the source of the two norms and their exchange: no monitor, no record, no decision.
-    """
-    task = make()
+def watched_steps(make: MakeTask, **options: Any) -> Steps:
+    """Train under DDP, watched through its communication hook."""
+    task, clock = make(), OwnTime()
     wrapped = DistributedDataParallel(task.model)
-    source = DDPSource(wrapped)
+    watching = watch(wrapped, task.optimizer, batch_size=task.batch_size, clock=clock, **options)
     loader = share_of(task)
-    sums, work = torch.zeros(0), None
     while True:
         for inputs, targets in loader:
-            source.begin(measure=measure)
-            train(wrapped, task.optimizer, inputs, targets)
-            if work is not None:
-                work.wait()
-                two_norms(sums.tolist())
-            if measure:
-                sums = totals(source.collect(), len(inputs), inputs.device)
-                work = dist.all_reduce(sums, async_op=True)
+            loss = cross_entropy(wrapped(inputs), targets)
+            watching.observe(loss=loss, samples=len(inputs))
+            loss.backward()  # type: ignore[no-untyped-call]
+            task.optimizer.step()
+            task.optimizer.zero_grad()
+            clock.leave()
             yield
+            clock.come_back()
 
 
 def attached_steps(make: MakeTask, **options: Any) -> Steps:
