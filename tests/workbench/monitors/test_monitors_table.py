@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,15 @@ def test_a_monitor_is_named_as_its_signal(name: str) -> None:
     )  # fmt: skip
     _, signal = monitor.update(monitor.init(), facts)
     assert monitor.name == signal.name == name
+
+
+@pytest.mark.parametrize("name", MONITORS)
+def test_every_monitor_stands_in_the_table_of_signals(name: str) -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "monitors" / "index.md"
+    if not page.exists():
+        pytest.skip("the docs are not beside these tests")
+    rows = [row for row in page.read_text(encoding="utf-8").splitlines() if row.startswith("| [`")]
+    assert any(f"`{name}`" in row.split("](")[0] for row in rows)
 
 
 @pytest.mark.parametrize(
