@@ -47,6 +47,9 @@ from .wanted import wanted
 
 Clock = Callable[[], float]
 
+CALIBRATE_EVERY = 8
+"""Where layers stand for the model, one measured step in so many is exact."""
+
 
 class Job:
     """What :func:`workbench.adaptors.torch.attach` returns.
@@ -129,6 +132,7 @@ class Job:
         self._riding: tuple[Finished, torch.Tensor] | None = None
         self._cursor, self._step = Cursor(), 0
         self._measured_now = False
+        self._measured_steps = -1
         self._late_seconds = self._hook_seconds = 0.0
         self._order: tuple[int, list[int]] = (-1, [])
         self._plan_changed = False
@@ -292,6 +296,7 @@ class Job:
         steps_before = self._rate.steps
         measured = self._wanted.sampled and self._reaction.measures(self._step + 1)
         self._measured_now = measured
+        self._measured_steps += measured
         for at, part in enumerate(plan.parts):
             last = at == len(plan.parts) - 1
             rows = part[1] - part[0]
@@ -511,9 +516,12 @@ class Job:
             return Asked(step=step if compared else 0)
         together = self._group.workers > 1
         alone = plan.small_batches == 1 and weight == 1.0 and not together
+        how = self._settings.single_worker if alone and not self._split_refused else "none"
+        if alone and self._wanted.covered and self._measured_steps % CALIBRATE_EVERY:
+            how = "covered"
         return Asked(
             norms=True,
-            how=self._settings.single_worker if alone and not self._split_refused else "none",
+            how=how,
             step=step if compared else 0,
             dot=self._wanted.inner_products and together and len(plan.parts) == 1,
         )

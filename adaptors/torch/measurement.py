@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from math import isfinite
 
 import torch
@@ -12,7 +13,7 @@ from .coordinates import CoordinateSample
 from .groups import group_sqnorms
 from .halves import Halves
 from .norms import sqnorm
-from .per_example import PerExample
+from .per_example import NORMALISERS, PerExample
 from .preconditioner import Preconditioner
 from .wanted import Wanted
 
@@ -56,7 +57,8 @@ class Measurement:
         self._parameters, self._wanted = parameters, wanted
         self._groups = {name: tuple(places) for name, places in groups.items()}
         self._examples = PerExample(model, parameters, clock=clock)
-        self._halves = Halves(model, parameters, around=self._examples.halved, clock=clock)
+        self._layers = _layers(model, parameters, clock) if wanted.covered else None
+        self._halves = Halves(model, parameters, around=self._during_halves, clock=clock)
         preconditioner = Preconditioner(optimizer, parameters) if wanted.preconditioned else None
         self._preconditioner = preconditioner
         self._sample = CoordinateSample(parameters) if wanted.successive else None
@@ -86,7 +88,8 @@ class Measurement:
     @property
     def hook_seconds(self) -> float:
         """Time that the hooks of this object took inside backward passes so far."""
-        return self._halves.seconds + self._examples.seconds
+        layers = self._layers.seconds if self._layers is not None else 0.0
+        return self._halves.seconds + self._examples.seconds + layers
 
     def arm(self, rows: int, how: str = "auto") -> None:
         """Get ready to take one worker's only micro-batch apart.
@@ -101,9 +104,10 @@ class Measurement:
         """
         self._armed = self._way(rows, how)
         self._halves.arm(rows if self._armed in (SPLIT, CHECK) else 0)
-        layers = how == COVERED or (self._wanted.covered and self._armed == SPLIT)
-        if rows > 1 and (self._armed in (PER_EXAMPLE, CHECK) or layers):
+        if self._armed in (PER_EXAMPLE, CHECK):
             self._examples.arm(rows, check=self._armed == CHECK)
+        if self._layers is not None and rows > 1 and how != NONE:
+            self._layers.arm(rows)
 
     def trust(self, doubt: float) -> None:
         """Hear how far the checked step's per-example parts were from the gradient."""
@@ -136,8 +140,9 @@ class Measurement:
 
     def apart(self, rows: int) -> None:
         """Take what the armed parts saw of one worker's only micro-batch; :meth:`mean` before."""
-        seen = self._examples.collect()
-        if self._armed in (PER_EXAMPLE, CHECK) and self._examples.refusal:
+        self._by_layers()
+        seen = self._examples.collect() if self._armed in (PER_EXAMPLE, CHECK) else None
+        if self._armed in (PER_EXAMPLE, CHECK) and seen is None:
             self._by_examples = False  # from now on by halves
         if self._armed == PER_EXAMPLE:
             if seen is not None:
@@ -146,8 +151,6 @@ class Measurement:
         mismatch, spill = self._examples.mismatch, self._examples.spill
         if self._armed == CHECK and mismatch is not None and spill is not None:
             self._extra["doubt"] = mismatch + spill
-        if self._armed != CHECK and seen is not None:
-            self._by_layers(seen)
         found = self._halves.difference()
         if found is not None:
             self._by_halves(*found, rows)
@@ -185,10 +188,25 @@ class Measurement:
         """Remove the hooks."""
         self._halves.close()
         self._examples.disarm()
+        if self._layers is not None:
+            self._layers.disarm()
 
-    def _by_layers(self, seen: torch.Tensor) -> None:
+    @contextmanager
+    def _during_halves(self, first: int) -> Iterator[None]:
+        """Tell per-example hooks that the backward pass to come is not the step's own."""
+        with ExitStack() as stack:
+            for seer in (self._examples, self._layers):
+                if seer is not None:
+                    stack.enter_context(seer.halved(first))
+            yield
+
+    def _by_layers(self) -> None:
+        """Take the per-example norms of the cheapest layers."""
+        seen = self._layers.collect() if self._layers is not None else None
+        if self._layers is None or seen is None:
+            return
         gradient = self._gradient()
-        covered = [gradient[place] for place in self._examples.covered if place in gradient]
+        covered = [gradient[place] for place in self._layers.covered if place in gradient]
         if covered:
             self._extra["covered_small"], self._extra["covered_big"] = seen, sqnorm(covered)
 
@@ -230,6 +248,14 @@ class Measurement:
         grad = self._parameters[place].grad
         assert grad is not None  # the halves were taken of parameters that have one
         return grad
+
+
+def _layers(
+    model: torch.nn.Module, parameters: Sequence[torch.nn.Parameter], clock: Callable[[], float]
+) -> PerExample:
+    """Return what measures the normalisation layers, or where there are none all it can."""
+    cheapest = PerExample(model, parameters, kinds=NORMALISERS, clock=clock)
+    return cheapest if cheapest.covered else PerExample(model, parameters, clock=clock)
 
 
 def _tail(name: str) -> str:

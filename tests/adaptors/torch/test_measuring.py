@@ -384,3 +384,50 @@ def _lasting(record: Any) -> Any:
     """A record without what a clock told."""
     facts = {**to_plain(record.facts), "seconds": 0, "monitor_seconds": 0}
     return facts, to_plain(record.decision), to_plain(record.outcome), record.policy
+
+
+class Residual(torch.nn.Module):
+    """Normalisation layers between blocks, and a bare parameter that no layer owns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.middle = torch.nn.Linear(8, 16), torch.nn.Linear(16, 16)
+        self.norm, self.last = torch.nn.LayerNorm(16), torch.nn.Linear(16, 3)
+        self.shift = torch.nn.Parameter(torch.zeros(16))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = self.first(inputs) + self.shift
+        outputs: torch.Tensor = self.last(hidden + torch.relu(self.middle(self.norm(hidden))))
+        return outputs
+
+
+def test_normalisation_layers_stand_for_the_model_between_exact_splits(
+    loop: Callable[..., Any], make_rows: Callable[..., Any]
+) -> None:
+    ran = loop(model=Residual(), monitors=("noise_scale_calibrated",), lr=0.0, count=1600, epochs=2)
+    facts = [record.facts for record in ran.tracker.records]
+    assert all(fact.covered is not None for fact in facts)
+    assert [fact.step for fact in facts if fact.splits] == list(range(1, 201, 8))
+    model, dataset = Residual(), make_rows(1600)
+    order = torch.cat(ran.batches)
+    for at in (0, 1, 7, 8):
+        batch, covered = order[16 * at : 16 * at + 16], facts[at].covered
+        assert covered is not None
+        each = [flat(_norm_gradient(model, dataset, row[None])).square().sum() for row in batch]
+        assert covered.small == pytest.approx(float(sum(each)) / 16, rel=1e-4)
+        whole = flat(_norm_gradient(model, dataset, batch)).square().sum()
+        assert covered.big == pytest.approx(float(whole), rel=1e-4)
+        assert covered.small_batches == 16
+    calibrated = ran.job.signals["noise_scale_calibrated"]
+    exact_run = loop(model=Residual(), monitors=("noise_scale",), lr=0.0, count=1600, epochs=2)
+    truth = exact_run.job.signals["noise_scale"]
+    assert calibrated.determined
+    assert calibrated.low <= truth.high
+    assert truth.low <= calibrated.high
+
+
+def _norm_gradient(model: Residual, dataset: Any, chosen: torch.Tensor) -> list[torch.Tensor]:
+    inputs, targets, _ = dataset[chosen]
+    loss = F.cross_entropy(model(inputs), targets)
+    return list(torch.autograd.grad(loss, list(model.norm.parameters())))
