@@ -13,7 +13,10 @@ from .ratio import Moments, fieller, weighted
 from .window import Window
 
 EVERY_STEP = 32
-"""So many steps are looked at one by one; later ones when steps grew by a thirty-second."""
+"""So many steps are looked at one by one; later ones when steps grew by 3 to 6 %."""
+
+SELDOM = 16
+"""And never more seldom than this, so that a sudden change is seen however long the past is."""
 
 DOUBT = 6.0
 """A line moves the point only as far as its square, in errors, exceeds this."""
@@ -45,16 +48,16 @@ class Estimate:
 def due(steps: int) -> bool:
     """Return whether a window of ``steps`` steps is worth a new estimate after its last step.
 
-    Every step up to 32, then when the steps have grown by 3 to 6 %: 16 times from 32 to 64, and
-    from 64 to 128, and so on. In between an estimate could not move by more than a small part of
-    its own error.
+    Every step up to 32, then every 2nd, from 64 on every 4th, from 128 on every 8th, from 256 on
+    every 16th. In between an estimate of something steady could not move by more than a small
+    part of its own error.
 
     Example:
         >>> [steps for steps in range(398, 450) if due(steps)]
         [400, 416, 432, 448]
     """
-    every = steps // EVERY_STEP
-    return every == 0 or steps % (1 << every.bit_length()) == 0
+    every = 1 << (steps // EVERY_STEP).bit_length()
+    return steps < EVERY_STEP or steps % min(every, SELDOM) == 0
 
 
 def estimate(

@@ -90,8 +90,8 @@ def row(name: str, steps: int, seeds: int, found: Outcome) -> str:
 
 
 def holds_its_level(found: Outcome) -> bool:
-    """93 to 97 % inside; where some runs are undetermined, at most 7 % of all are wrong."""
-    if found.determined < 0.99:
+    """93 to 97 % inside, where nearly all runs have a value with two ends; else 7 % wrong at most."""
+    if found.determined < 0.99 or found.bounded < 0.90:
         return found.wrong <= 0.07
     return 0.93 <= found.covered <= 0.97
 
@@ -232,9 +232,8 @@ def test_the_smoothed_loss_is_covered_at_its_level_on_a_plateau() -> None:
 @pytest.mark.parametrize("steps", [16, 64, 256, 1000])
 @pytest.mark.parametrize("case", [*STEADY, *REGRESSION])
 def test_campaign_of_steady_cases(case: str, steps: int) -> None:
-    seeds = SEEDS if case in STEADY else 500
-    found = judged((STEADY | REGRESSION)[case](seeds, steps))
-    print("\n" + row(case, steps, seeds, found))
+    found = judged((STEADY | REGRESSION)[case](SEEDS, steps))
+    print("\n" + row(case, steps, SEEDS, found))
     if steps == 16:
         assert found.wrong <= 0.08
     else:
@@ -290,7 +289,7 @@ def test_campaign_of_accuracy(ratio: float) -> None:
         f"| {found.error:.1%} | {found.error95:.1%} | {np.mean(sums < 0.05):.0%} "
         f"| {np.median(sums):.1%} | {np.quantile(sums, 0.95):.1%} |"
     )
-    assert found.within5 >= (0.95 if ratio <= 3.0 else float(np.mean(sums < 0.05)) - 0.04)
+    assert found.within5 >= 0.95
 
 
 @pytest.mark.campaign
