@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -126,17 +125,28 @@ def two_workers(rank: int, port: int, seconds: float, warm_up: int) -> None:
 
 
 def slow_step(rank: int, port: int, seconds: float, warm_up: int) -> None:
+    """Steps of 100 ms or more; ours by default measures so few of them that a short run holds none."""
     del rank, port
     torch.set_num_threads(1)
     arms = [
-        Arm(name="plain", make=partial(plain_steps, transformer)),
-        Arm(name="plain again", make=partial(plain_steps, transformer)),
-        *ours(transformer),
-    ]
-    # Only ours by default is another after many steps than after few.
-    arms = [
-        replace(arm, steps_in_block=4, warm_up=min(warm_up, 80 if "default" in arm.name else 4))
-        for arm in arms
+        Arm(name="plain", make=partial(plain_steps, transformer), steps_in_block=4, warm_up=4),
+        Arm(
+            name="plain again", make=partial(plain_steps, transformer), steps_in_block=4, warm_up=4
+        ),
+        Arm(
+            name="ours, default",
+            make=partial(attached_steps, transformer),
+            package=OURS,
+            steps_in_block=4,
+            warm_up=min(warm_up, 80),
+        ),
+        Arm(
+            name="ours, every step",
+            make=partial(attached_steps, transformer, measure_every=1),
+            package=OURS,
+            steps_in_block=1,
+            warm_up=4,
+        ),
     ]
     found = compare(arms, seconds, warm_up=warm_up)
     report("monitor_overhead", "slow step", arms, found)
