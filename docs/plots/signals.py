@@ -51,14 +51,16 @@ def band(axes: Axes, found: Sequence[Signal], colour: str, label: str) -> None:
     axes.step(steps, [s.value for s in thin], color=colour, where="post", label=label)
 
 
-def dots(axes: Axes, truths: Sequence[Truth], function: Callable[[Truth], float]) -> None:
-    """Draw the truth."""
+def dots(
+    axes: Axes, truths: Sequence[Truth], function: Callable[[Truth], float], label: str = "truth"
+) -> None:
+    """Draw what enumeration says."""
     axes.plot(
         [truth.step for truth in truths],
         [function(truth) for truth in truths],
         ".",
         color=BLACK,
-        label="truth",
+        label=label,
     )
 
 
@@ -98,6 +100,12 @@ def cosine(truth: Truth) -> float:
     return mean / (1.0 + mean)
 
 
+def unmoved(truth: Truth) -> float:
+    """Return the cosine between steps if the weights did not move."""
+    whole = batch_size(truth.step) * ratio(truth)
+    return whole / (1.0 + whole)
+
+
 def draw(facts: list[StepFacts], truths: list[Truth]) -> None:
     """Draw one picture a page."""
     figure, (axes,) = frame("gradient_snr")
@@ -112,6 +120,7 @@ def draw(facts: list[StepFacts], truths: list[Truth]) -> None:
     dots(left, truths, cosine)
     found = signals(build_monitor("gradient_cosine_steps"), facts)
     band(right, found, ORANGE, "gradient_cosine_steps, 95 %")
+    dots(right, truths, unmoved, "on unmoved weights, 1 / (1 + R/B)")
     save(figure, "gradient_cosine")
 
     figure, (left, right) = frame("samples", 2)

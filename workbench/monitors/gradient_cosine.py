@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import inf, isfinite, sqrt
 
-from workbench.facts import StepFacts, Successive
+from workbench.facts import StepFacts
 from workbench.signal import Signal
 
 from .average import Average, Sample, averaged, signal_of
@@ -89,7 +89,7 @@ def _cosine(ratio: float, small_batch: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CosineStepsState(Average):
-    """The mean cosine, and the last step whose pair is in it.
+    """The mean cosine, the last step whose pair is in it, and the batch size in force.
 
     Example:
         >>> CosineStepsState().reason
@@ -98,6 +98,7 @@ class CosineStepsState(Average):
 
     reason: str = "no pair of steps was measured yet"
     used: int = -1
+    batch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,10 +114,11 @@ class GradientCosineSteps:
     (Xing et al. 2018, "A Walk with SGD").
 
     The interval is Fieller's (:mod:`.estimate`). It needs pairs that are independent: where every
-    step measures one, every second is left out, since neighbouring pairs share a gradient. The
-    signal ``gradient_cosine_steps`` is a pure number between -1 and 1. Steps that measured no pair,
-    skipped steps and numbers that cannot be (NaN, infinite, a product above that of the norms)
-    change nothing.
+    step measures one, every second is left out, since neighbouring pairs share a gradient. Another
+    batch size in force starts the window anew, and pairs of unlike batches are left out. The signal
+    ``gradient_cosine_steps`` is a pure number between -1 and 1. Steps that measured no pair, skipped
+    steps and numbers that cannot be (NaN, infinite, a product above that of the norms) change
+    nothing.
 
     Attributes:
         level: Confidence of the interval, above 0 and below 1.
@@ -129,6 +131,7 @@ class GradientCosineSteps:
     Example:
         >>> monitor = GradientCosineSteps()
         >>> state = monitor.init()
+        >>> from workbench.facts import Successive
         >>> pair = Successive(dot=1.0, sqnorm=4.0, sqnorm_before=1.0, batch_size_before=8)
         >>> for step in range(1, 41):
         ...     facts = StepFacts(step=step, epoch=0, samples=8 * step, seconds=0.1, workers=1,
@@ -153,7 +156,9 @@ class GradientCosineSteps:
 
     def update(self, state: CosineStepsState, facts: StepFacts) -> tuple[CosineStepsState, Signal]:
         """Return the next state and the signal after ``facts``."""
-        sample = None if facts.skipped or not facts.finite else _pair(facts.successive)
+        if facts.batch_size_target != state.batch:
+            state = CosineStepsState(used=state.used, batch=facts.batch_size_target)
+        sample = None if facts.skipped or not facts.finite else _pair(facts)
         if sample is not None and facts.step != state.used + 1:
             state = replace(state, used=facts.step)
             missing = "no gradient in any step"
@@ -162,8 +167,11 @@ class GradientCosineSteps:
         return state, signal_of(state, self.name, _held, level=self.level, reason=reason)
 
 
-def _pair(pair: Successive | None) -> Sample | None:
-    if pair is None or not (pair.sqnorm >= 0.0 and pair.sqnorm_before >= 0.0):
+def _pair(facts: StepFacts) -> Sample | None:
+    pair = facts.successive
+    if pair is None or pair.batch_size_before != facts.batch_size_global:
+        return None
+    if not (pair.sqnorm >= 0.0 and pair.sqnorm_before >= 0.0):
         return None
     size = sqrt(pair.sqnorm) * sqrt(pair.sqnorm_before)
     if not (isfinite(pair.dot) and size < _LARGEST and abs(pair.dot) <= (1.0 + _ROUNDING) * size):

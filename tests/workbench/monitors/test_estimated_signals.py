@@ -243,6 +243,7 @@ def test_a_step_that_cannot_count_leaves_the_state_as_it_was(
         Successive(dot=1.0, sqnorm=inf, sqnorm_before=1.0, batch_size_before=64),
         Successive(dot=1.0, sqnorm=-1.0, sqnorm_before=1.0, batch_size_before=64),
         Successive(dot=0.0, sqnorm=0.0, sqnorm_before=1.0, batch_size_before=64),
+        Successive(dot=0.5, sqnorm=1.0, sqnorm_before=1.0, batch_size_before=12),
         Successive(dot=2.0, sqnorm=1.0, sqnorm_before=1.0, batch_size_before=64),
         Successive(dot=1e200, sqnorm=1e200, sqnorm_before=1e200, batch_size_before=64),
     ],
@@ -270,6 +271,17 @@ def test_of_pairs_that_share_a_gradient_every_second_is_used() -> None:
     assert play(monitor, alternating)[1].value == pytest.approx(0.9)
     sparse = [replace(each, step=3 * each.step) for each in alternating]
     assert play(monitor, sparse)[1].value == pytest.approx(0.5)
+
+
+def test_another_batch_size_starts_the_cosine_between_steps_anew() -> None:
+    monitor = build_monitor("gradient_cosine_steps")
+    state, _ = play(monitor, [facts(step, 1.0, 1.0, cosine=0.1) for step in range(1, 100)])
+    grown = [facts(step, 1.0, 1.0, cosine=0.8, batch=256) for step in range(100, 140)]
+    state, first = monitor.update(state, grown[0])
+    assert not first.determined
+    for each in grown[1:]:
+        state, signal = monitor.update(state, each)
+    assert signal.value == pytest.approx(0.8)
 
 
 def test_a_gradient_lost_in_noise_has_a_ratio_of_zero_and_no_noise_scale() -> None:
