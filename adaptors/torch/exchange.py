@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from workbench.facts import StepFacts
 
 from .reaction import Finished
 from .reading import Reading
-from .sources.seen import COUNT, two_norms
+from .sources.seen import COUNT, Seen, fill, two_norms
 
 LOSS, LOSS_ROWS, SECONDS, MONITOR, STOP = range(5)
 HOST = 5
@@ -40,6 +41,23 @@ class Row(Reading):
         return self._exchange.values()[self._at * self._length : (self._at + 1) * self._length]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepNumbers:
+    """One finished step on this rank; nothing of it has been read.
+
+    Attributes:
+        finished: The step.
+        host: What the host knows, in the order of the sums.
+        losses: Mean loss and samples of each micro-batch whose loss was told.
+        seen: What was measured.
+    """
+
+    finished: Finished
+    host: Sequence[float]
+    losses: Sequence[tuple[torch.Tensor, int]] = ()
+    seen: Seen = field(default_factory=Seen)
+
+
 class Exchange:
     """Sends the numbers of finished steps and returns those that have arrived.
 
@@ -47,33 +65,47 @@ class Exchange:
 
     Args:
         group: The ranks.
+        device: Where gradients live.
         every: Steps that travel together.
-        lag: Steps after which they are read: 1, or 2 on a GPU, that nobody waits for the device.
     """
 
-    def __init__(self, group: dist.ProcessGroup, *, every: int, lag: int) -> None:
-        self._group, self._every, self._lag = group, every, lag
-        self._kept: list[tuple[Finished, torch.Tensor]] = []
+    def __init__(self, group: dist.ProcessGroup, device: torch.device, *, every: int) -> None:
+        self._group, self._device, self._every = group, device, every
+        self._lag = 2 if device.type == "cuda" else 1  # steps, so that nobody waits for the device
+        self._kept: list[StepNumbers] = []
         self._sent: deque[tuple[int, list[Finished], torch.Tensor, Any]] = deque()
 
-    def add(self, finished: Finished, numbers: torch.Tensor) -> None:
+    def add(self, step: StepNumbers) -> None:
         """Keep a step's numbers of this rank; send them with others when it is time."""
-        self._kept.append((finished, numbers))
-        if finished.step % self._every == 0:
+        self._kept.append(step)
+        if step.finished.step % self._every == 0:
             self.send()
 
     def send(self) -> None:
         """Send what was kept, without waiting for it."""
         if not self._kept:
             return
-        steps = [finished for finished, _ in self._kept]
-        together = torch.stack([numbers for _, numbers in self._kept])
+        steps, together = [kept.finished for kept in self._kept], self._together()
         self._kept = []
         work: Any = dist.all_reduce(together, group=self._group, async_op=True)
         if together.is_cuda:  # the stream waits, the host does not
             work.wait()
             work = Reading(together.reshape(-1))
         self._sent.append((steps[-1].step, steps, together, work))
+
+    def _together(self) -> torch.Tensor:
+        """Return one row for each step that was kept."""
+        host = torch.tensor([kept.host for kept in self._kept], dtype=torch.float64)
+        together = host.to(self._device, non_blocking=True)
+        for row, kept in zip(together, self._kept, strict=True):
+            fill(row[HOST:], kept.seen)
+        told = [(at, *pair) for at, kept in enumerate(self._kept) for pair in kept.losses]
+        if told:
+            places, losses, rows = zip(*told, strict=True)
+            sizes = torch.tensor(rows, dtype=torch.float64).to(self._device, non_blocking=True)
+            at = torch.tensor(places).to(self._device, non_blocking=True)
+            together[:, LOSS].index_add_(0, at, torch.stack(losses) * sizes)
+        return together
 
     def arrived(self, step: int) -> list[tuple[Finished, Row]]:
         """Return the steps whose sums are to be read after ``step``, in order."""

@@ -37,14 +37,14 @@ from .attachment import _policies as chosen_policies
 from .attachment import _stopper as stopper
 from .attachment import _trackers as all_trackers
 from .contract import read_contract
-from .exchange import HOST, LOSS, LOSS_ROWS, MONITOR, SECONDS, STOP, Exchange, StepSums
+from .exchange import HOST, LOSS_ROWS, MONITOR, SECONDS, STOP, Exchange, StepNumbers, StepSums
 from .group import Group
 from .rate import ScaledRate
 from .reaction import Finished, Reaction
 from .sources import Source
 from .sources.ddp import DDPSource
 from .sources.fsdp import FSDPSource
-from .sources.seen import Seen, totals
+from .sources.seen import Seen, host_totals
 from .wanted import wanted
 
 Clock = Callable[[], float]
@@ -84,8 +84,7 @@ class Watch:
         self._base_batch_size = self.batch_size = batch_size
         self._trackers, self._sums = tuple(trackers), StepSums()
         self._takes_norms = wanted(needs_of(engine.monitors)).gradients
-        lag = 2 if source.device.type == "cuda" else 1
-        self._exchange = Exchange(source.group, every=exchange_every, lag=lag)
+        self._exchange = Exchange(source.group, source.device, every=exchange_every)
         self._reaction = Reaction(
             engine=engine,
             sampling=sampling,
@@ -161,7 +160,8 @@ class Watch:
             )
         self._rows.append(rows)
         if loss is not None:
-            self._losses.append((loss.detach().reshape(()).double() * rows, rows))
+            kept = loss.detach().to(torch.float64, copy=True)  # the loop may divide it in place
+            self._losses.append((kept.reshape(()) if kept.dim() else kept, rows))
 
     def flush(self) -> None:
         """React to all steps taken so far; every rank calls it."""
@@ -216,7 +216,8 @@ class Watch:
         """The optimizer has stepped: measure, send, react to what has arrived."""
         began = self._clock()
         seconds, self._started_at = began - self._started_at, began
-        numbers = self._measured_numbers()
+        seen = self._source.collect() if self._measured_now else Seen()
+        self._reason = seen.reason or self._reason
         self._step += 1
         known = {
             "step": self._step,
@@ -227,30 +228,27 @@ class Watch:
         }
         packed = self._clock()
         spent = self._source.seconds + self._late_seconds + packed - began
-        vector = torch.cat([self._host_numbers(seconds, spent), numbers])
-        if self._losses:
-            vector[LOSS] = torch.stack([loss for loss, _ in self._losses]).sum()
-        self._exchange.add(Finished(known, self._measured_now), vector)
+        numbers = StepNumbers(
+            finished=Finished(known, self._measured_now),
+            host=self._host_numbers(seen, seconds, spent),
+            losses=self._losses,
+            seen=seen,
+        )
+        self._exchange.add(numbers)
         for finished, row in self._exchange.arrived(self._step):
             self._reaction.take(finished, row)
         self._reaction.react(self._step)
         self._begin()
         self._late_seconds = self._clock() - packed
 
-    def _measured_numbers(self) -> torch.Tensor:
-        seen = self._source.collect() if self._measured_now else Seen()
-        self._reason = seen.reason or self._reason
+    def _host_numbers(self, seen: Seen, seconds: float, spent: float) -> list[float]:
         rows = self._rows or [self._share]
         apart = seen.own is not None and seen.own.numel() == len(rows)
-        return totals(seen, rows if apart else sum(rows), self._source.device)
-
-    def _host_numbers(self, seconds: float, spent: float) -> torch.Tensor:
         numbers = [0.0] * HOST
-        numbers[LOSS_ROWS] = float(sum(rows for _, rows in self._losses))
+        numbers[LOSS_ROWS] = float(sum(size for _, size in self._losses))
         numbers[SECONDS], numbers[MONITOR] = seconds / self.workers, spent / self.workers
         numbers[STOP] = float(self._should_stop())
-        device = self._source.device
-        return torch.tensor(numbers, dtype=torch.float64).to(device, non_blocking=True)
+        return numbers + host_totals(seen, rows if apart else sum(rows))
 
     # Decisions ------------------------------------------------------------------------------------
 

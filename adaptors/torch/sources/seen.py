@@ -62,18 +62,38 @@ def totals(seen: Seen, rows: int | Sequence[int], device: torch.device) -> torch
         >>> totals(seen, 32, torch.device("cpu")).tolist()
         [3.0, 1.0, 1.0, 32.0, 0.03125, 1.0, 1.0, 1.0]
     """
-    sizes = _sizes(seen, rows)
-    numbers = [0.0] * 8
-    numbers[COUNT], numbers[ROWS], numbers[RANKS] = float(len(sizes)), sum(sizes), 1.0
-    numbers[INVERSE_ROWS] = sum(1.0 / size if size > 0 else float("inf") for size in sizes)
-    numbers[RANKS_OWN] = float(seen.own is not None)
-    numbers[RANKS_SHARE] = float(seen.share is not None)
-    vector = torch.tensor(numbers, dtype=torch.float64).to(device, non_blocking=True)
-    if seen.own is not None:
-        vector[OWN] = seen.own.sum()
-    if seen.share is not None:
-        vector[SHARE] = seen.share
+    vector = torch.tensor(host_totals(seen, rows), dtype=torch.float64)
+    vector = vector.to(device, non_blocking=True)
+    fill(vector, seen)
     return vector
+
+
+def host_totals(seen: Seen, rows: int | Sequence[int]) -> list[float]:
+    """Return the numbers of :func:`totals` with 0 where a tensor belongs.
+
+    Example:
+        >>> host_totals(Seen(), 32)
+        [0.0, 0.0, 1.0, 32.0, 0.03125, 1.0, 0.0, 0.0]
+    """
+    sizes = _sizes(seen, rows)
+    inverse = sum(1.0 / size if size > 0 else float("inf") for size in sizes)
+    own, share = float(seen.own is not None), float(seen.share is not None)
+    return [0.0, 0.0, float(len(sizes)), float(sum(sizes)), inverse, 1.0, own, share]
+
+
+def fill(numbers: torch.Tensor, seen: Seen) -> None:
+    """Write what was measured into the eight numbers of :func:`host_totals`.
+
+    Example:
+        >>> numbers = torch.zeros(8, dtype=torch.float64)
+        >>> fill(numbers, Seen(share=torch.tensor(2.0)))
+        >>> numbers[:2].tolist()
+        [0.0, 2.0]
+    """
+    if seen.own is not None:
+        numbers[OWN] = seen.own.sum()
+    if seen.share is not None:
+        numbers[SHARE] = seen.share
 
 
 def _sizes(seen: Seen, rows: int | Sequence[int]) -> list[float]:
