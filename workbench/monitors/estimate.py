@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import nan
+from math import isnan, nan
 
 from .drift import FALSE_ALARM, Scale, gaps, levels, line, longest, scale_of
 from .kernel import CURVE, LINE, MEAN, kernel
@@ -45,19 +45,26 @@ class Estimate:
     steps: int
 
 
-def due(steps: int) -> bool:
+def due(steps: int, used_steps: int = 0) -> bool:
     """Return whether a window of ``steps`` steps is worth a new estimate after its last step.
 
-    Every step up to 32, then every 2nd, from 64 on every 4th, from 128 on every 8th, from 256 on
-    every 16th. In between an estimate of something steady could not move by more than a small
-    part of its own error.
+    After every step while the last estimate rests on fewer than 32, after every 2nd while on fewer
+    than 64, every 4th, every 8th, and every 16th from 256 on. In between an estimate of something
+    steady could not move by more than a small part of its own error; while something drifts the
+    window is short, and estimates follow each other faster.
+
+    Args:
+        steps: In the window.
+        used_steps: That the last estimate rests on; all of them if 0.
 
     Example:
         >>> [steps for steps in range(398, 450) if due(steps)]
         [400, 416, 432, 448]
+        >>> [steps for steps in range(398, 450) if due(steps, used_steps=130)]
+        [400, 408, 416, 424, 432, 440, 448]
     """
-    every = 1 << (steps // EVERY_STEP).bit_length()
-    return steps < EVERY_STEP or steps % min(every, SELDOM) == 0
+    every = 1 << ((used_steps or steps) // EVERY_STEP).bit_length()
+    return steps < EVERY_STEP or every == 1 or steps % min(every, SELDOM) == 0
 
 
 def estimate(
@@ -95,9 +102,10 @@ def estimate(
     level_of = levels(found, scale)
     means, ends = kernel(found, level_of, MEAN), kernel(found, level_of, LINE)
     certainty = _certainty(found, scale, means, ends)
-    mean, end = weighted(found, means), weighted(found, ends)
+    end = weighted(found, ends)
+    mean = scale.x * scale.unit_x / (scale.y * scale.unit_y) if scale.y > 0.0 else nan
     value = _point(mean, end, max(1.0 - DOUBT / certainty, 0.0) if certainty else 0.0, positive)
-    if value != value or not mean.y > 0.0:
+    if isnan(value):
         return Estimate(nan, nan, nan, steps)
     bend = 0.0
     if certainty > STEEP:
@@ -121,19 +129,16 @@ def _certainty(
     return gap * gap / error if error > 0.0 else 0.0
 
 
-def _point(mean: Moments, end: Moments, trust: float, positive: bool) -> float:
+def _point(mean: float, end: Moments, trust: float, positive: bool) -> float:
     """Return the point ``trust`` of the way from the mean of the window to its end."""
-    if not mean.y > 0.0:
-        return nan
-    middle = mean.x / mean.y
-    if trust == 0.0:
-        return middle
+    if trust == 0.0 or isnan(mean):
+        return mean
     if not end.y > 0.0:
         return nan
     last = end.x / end.y
     if not positive:
-        return middle + trust * (last - middle)
-    if middle <= 0.0 or last <= 0.0:
-        return middle
-    grown: float = (last / middle) ** trust
-    return middle * grown
+        return mean + trust * (last - mean)
+    if mean <= 0.0 or last <= 0.0:
+        return mean
+    grown: float = (last / mean) ** trust
+    return mean * grown

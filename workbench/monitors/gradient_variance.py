@@ -19,12 +19,16 @@ _START = undetermined(_NAME, reason="no step was split yet")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientVarianceState:
-    """The last signal, blocks of ``x = S_hat`` with ``y = 1``, the last split step and its origin."""
+    """The last signal, blocks of ``x = S_hat`` with ``y = 1``, the last split step and its origin.
+
+    ``used_steps`` are the split steps that the signal rests on.
+    """
 
     signal: Signal = _START
     window: Window = field(default_factory=Window)
     step: int = 0
     origin: str = ""
+    used_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +85,13 @@ class GradientVariance:
             return state, state.signal
         window = push(state.window, facts.small_batches - 1.0, parts.noise, 1.0)
         grown = GradientVarianceState(
-            signal=state.signal, window=window, step=facts.step, origin=facts.origin
+            signal=state.signal,
+            window=window,
+            step=facts.step,
+            origin=facts.origin,
+            used_steps=state.used_steps,
         )
-        if not due(window.steps):
+        if not due(window.steps, state.used_steps):
             return grown, state.signal
         done = self._estimated(grown)
         return done, done.signal
@@ -120,4 +128,4 @@ class GradientVariance:
             step=state.step,
             reason=state.origin,
         )
-        return replace(state, signal=signal)
+        return replace(state, signal=signal, used_steps=found.steps)

@@ -60,11 +60,15 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSmoothedState:
-    """The last signal, blocks of ``x = loss`` with ``y = 1``, and the last step that told its loss."""
+    """The last signal, blocks of ``x = loss`` with ``y = 1``, and the last step that told its loss.
+
+    ``used_steps`` are the steps that the signal rests on.
+    """
 
     signal: Signal = _NO_LOSSES
     window: Window = field(default_factory=Window)
     step: int = 0
+    used_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +123,10 @@ class LossSmoothed:
         if abs(loss) > _LARGEST:
             return state, state.signal
         window = push(state.window, float(facts.batch_size_global), loss, 1.0)
-        grown = LossSmoothedState(signal=state.signal, window=window, step=facts.step)
-        if not due(window.steps):
+        grown = LossSmoothedState(
+            signal=state.signal, window=window, step=facts.step, used_steps=state.used_steps
+        )
+        if not due(window.steps, state.used_steps):
             return grown, state.signal
         done = self._estimated(grown)
         return done, done.signal
@@ -156,4 +162,4 @@ class LossSmoothed:
             level=self.level,
             step=state.step,
         )
-        return replace(state, signal=signal)
+        return replace(state, signal=signal, used_steps=found.steps)

@@ -145,7 +145,7 @@ class NoiseScale:
         if parts is None:
             return state, state.signal
         grown = _grown(state, facts, norms.small_batches, parts, self._origin(facts))
-        if not due(grown.window.steps):
+        if not due(grown.window.steps, grown.used_steps):
             return grown, grown.signal
         done = self._estimated(grown)
         return done, done.signal
