@@ -21,10 +21,11 @@ from workbench.span import SpanSink
 
 from .contract import Contract, parent_is_gone, read_contract
 from .group import Group, join
-from .job import Clock, Job
+from .job import Job
 from .sampling import Collate, Samples, dataset_length
 from .settings import JobSettings
 from .stop import stop_requested
+from .stopwatch import Clock
 
 SPOOL = "records.jsonl"
 

@@ -24,31 +24,20 @@ from workbench.engine import Engine
 from workbench.errors import ConfigurationError, NonFiniteError
 from workbench.facts import StepFacts
 from workbench.learning_rate import learning_rate_factor
-from workbench.monitors.protocol import needs_of
 from workbench.record import Fault, Tracker
 from workbench.sampling import Sampling
 from workbench.signal import Signals
 from workbench.span import SpanSink
 
 from .answers import micro_batches, refusal
-from .gradients import Asked, Gradients
 from .group import Group
-from .groups import resolve_groups
-from .measurement import Measurement
+from .meter import Meter
 from .rate import ScaledRate
 from .reaction import Finished, Reaction
-from .reading import Reading
+from .ride import Ride
 from .sampling import Samples, permutation
 from .settings import JobSettings
-from .stopwatch import DATA, FORWARD, OPTIMIZER, Stopwatch, memory_bytes
-from .tally import Tally, origin_of
-from .updates import Updates
-from .wanted import wanted
-
-Clock = Callable[[], float]
-
-CALIBRATE_EVERY = 8
-"""Where layers stand for the model, one measured step in so many is exact."""
+from .stopwatch import Clock
 
 
 class Job:
@@ -86,42 +75,20 @@ class Job:
         self._scaling = grad_scaler is not None and grad_scaler.is_enabled()
         self._trackers, self._clock = tuple(trackers), clock
         self._should_stop, self._spans = should_stop, spans
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        device = parameters[0].device
-        self._device, self._wanted = device, wanted(needs_of(engine.monitors))
-        groups = resolve_groups(model, optimizer, self._wanted.groups)
-        updates = resolve_groups(model, optimizer, self._wanted.updates)
-        self._measurement = (
-            Measurement(
-                model, parameters, optimizer, wanted=self._wanted, groups=groups, clock=clock
-            )
-            if self._wanted.gradients
-            else None
-        )
-        self._updates = Updates(parameters, updates) if updates else None
-        self._watch = Stopwatch(clock, device, phases=self._wanted.phases or self._wanted.ranks)
-        self._handles = [
-            model.register_forward_hook(lambda *_: self._watch.mark(FORWARD))
-            for _ in range(self._wanted.phases or self._wanted.ranks)
-        ]
-        self._tally = Tally(
-            device, group, wanted=self._wanted, groups=list(groups), updates=list(updates)
-        )
-        self._gradients = Gradients(
+        self._meter = Meter(
             model,
-            parameters,
+            optimizer,
             group,
-            measurement=self._measurement,
+            monitors=engine.monitors,
+            settings=settings,
             grad_scaler=grad_scaler,
-            static_graph=settings.static_graph,
-            seats=self._tally.length if settings.read_lag else 0,
-            watch=self._watch,
+            clock=clock,
         )
-        self._rate = ScaledRate(optimizer, self._before_step, self._after_step)
+        self._rate = ScaledRate(optimizer, self._meter.before_step, self._meter.after_step)
         self._reaction = Reaction(
             engine=engine,
             sampling=sampling or Sampling(),
-            tally=self._tally,
+            tally=self._meter.tally,
             lag=settings.read_lag,
             trackers=self._trackers,
             apply=self._apply,
@@ -129,15 +96,11 @@ class Job:
             faults=self._lost_split,
             wall_clock=wall_clock,
         )
-        self._riding: tuple[Finished, torch.Tensor] | None = None
+        self._ride = Ride(group, self._reaction.take, waits=settings.read_lag > 0)
         self._cursor, self._step = Cursor(), 0
-        self._measured_now = False
-        self._measured_steps = -1
-        self._late_seconds = self._hook_seconds = 0.0
         self._order: tuple[int, list[int]] = (-1, [])
         self._plan_changed = False
         self._idle_steps = 0
-        self._split_refused = False
         self._started_at = clock()
         self.stopped = ""
         self.at_boundary = True
@@ -218,24 +181,20 @@ class Job:
         Raises:
             ConfigurationError: ``loss`` is not one number.
         """
-        self._tally.observe(loss)
+        self._meter.tally.observe(loss)
 
     def flush(self) -> None:
         """React to the steps whose numbers are still under way.
 
         With several workers, all of them call it.
         """
-        self._settle()
+        self._ride.settle()
         self._reaction.flush()
 
     def close(self) -> None:
         """Remove every hook from model and optimizer, and close the trackers."""
         self.flush()
-        self._gradients.close()
-        if self._measurement is not None:
-            self._measurement.close()
-        for handle in self._handles:
-            handle.remove()
+        self._meter.close()
         self._rate.close()
         self._samples.close()
         for tracker in self._trackers:
@@ -247,7 +206,7 @@ class Job:
     def __exit__(self, *error: object) -> None:
         if error[0] is None:
             self.flush()
-        self._riding = None
+        self._ride.forget()
         self._reaction.forget()
         self.close()
 
@@ -258,7 +217,7 @@ class Job:
 
         With several workers, all of them call it. Saving changes nothing of the run that goes on.
         """
-        self._settle()
+        self._ride.settle()
         return {
             "cursor": to_plain(self._cursor),
             "step": self._step,
@@ -294,26 +253,14 @@ class Job:
 
     def _one_step(self, plan: StepPlan, stream: Iterator[Any]) -> Iterator[Any]:
         steps_before = self._rate.steps
-        measured = self._wanted.sampled and self._reaction.measures(self._step + 1)
-        self._measured_now = measured
-        self._measured_steps += measured
+        self._begin_metering()
         for at, part in enumerate(plan.parts):
             last = at == len(plan.parts) - 1
-            rows = part[1] - part[0]
-            weight = plan.weight(part)
             began = self._clock()
-            self._watch.start()
+            self._meter.drawing()
             batch = next(stream)
-            self._watch.mark(DATA)
             drawn = self._clock()
-            self._gradients.expect(
-                weight=weight,
-                rows=rows,
-                last=last,
-                asked=self._asked(plan, weight, measured),
-                riders=self._riding[1] if last and self._riding else None,
-            )
-            self._tally.expect(weight)
+            self._meter.expect(plan, part, last=last, riders=self._ride.vector)
             self.at_boundary, self.at_step_start = last, at == 0
             try:
                 yield batch
@@ -331,23 +278,13 @@ class Job:
         """The optimizer has stepped: measure, advance, decide."""
         now = self._clock()
         seconds, self._started_at = now - self._started_at, now
-        phases = self._phases()
-        measured = self._gradients.collect(size=plan.size)
+        metered = self._meter.finish(plan, seconds=seconds, stop=self._should_stop())
         stepped = self._rate.steps > steps_before
-        self._check_stepping(stepped and measured.arrived)
-        self._arrived_riders(measured.riders)
-        numbers = {**measured.numbers, **self._moved()}
-        vector = self._tally.pack(
-            numbers,
-            seconds=seconds,
-            stop=self._should_stop(),
-            phases=phases,
-            memory=memory_bytes(self._device) if self._wanted.ranks else 0.0,
-        )
+        self._check_stepping(stepped and metered.arrived)
+        self._ride.arrived(metered.riders)
         epoch = self._cursor.epoch
         self._step += 1
         self._cursor = self._cursor.advanced(plan.size, dataset_size=self._dataset_size)
-        apart = {"": plan.small_batches, "split": 2, "per-example": plan.size}
         known = {
             "step": self._step,
             "epoch": epoch,
@@ -355,89 +292,28 @@ class Job:
             "workers": self._group.workers,
             "batch_size_global": plan.size,
             "batch_size_target": self._batch_size,
-            "small_batches": apart[measured.origin],
             "learning_rate": self._rate.applied,
             "skipped": not stepped,
-            "origin": origin_of(plan, self._group.workers, apart=measured.origin),
-            "preconditioner": self._measurement.preconditioner if self._measurement else "",
+            **metered.known,
         }
-        self._send(Finished(known, self._measured_now), vector)
-        packed = self._clock()
+        self._ride.send(Finished(known, self._meter.measured), metered.vector)
+        sent = self._clock()
         reacted_to_measured = self._reaction.react(self._step)
-        self._count_late(packed - now, self._measured_now)
-        self._count_late(self._clock() - packed, reacted_to_measured)
+        self._meter.spent(sent - now, measured=self._meter.measured)
+        self._meter.spent(self._clock() - sent, measured=reacted_to_measured)
 
-    # Numbers on their way -------------------------------------------------------------------------
-
-    def _send(self, finished: Finished, vector: torch.Tensor) -> None:
-        """Alone: read the vector. Together: let it ride with the next step's gradients."""
-        if self._group.workers > 1 and self._settings.read_lag > 0:
-            self._riding = (finished, vector)
-            return
-        work = self._group.sum(vector)
-        if work is not None:
-            work.wait()
-        self._reaction.take(finished, Reading(vector))
-
-    def _arrived_riders(self, sums: torch.Tensor | None) -> None:
-        """The numbers of the step before have been added over the workers."""
-        if self._riding is None:
-            return
-        if sums is None:  # no gradient was exchanged in this step
-            self._settle()
-            return
-        finished, _ = self._riding
-        self._riding = None
-        self._reaction.take(finished, Reading(sums))
-
-    def _settle(self) -> None:
-        """Add what waits for a ride over the workers now."""
-        if self._riding is None:
-            return
-        finished, vector = self._riding
-        self._riding = None
-        self._group.sum(vector).wait()
-        self._reaction.take(finished, Reading(vector))
-
-    def _phases(self) -> dict[str, float]:
-        """Return the step's phases; a measured one pays what the one before it cost afterwards."""
-        phases = self._watch.take()
-        if self._measured_now:
-            hooks = self._measurement.hook_seconds if self._measurement is not None else 0.0
-            phases["monitor"] += self._late_seconds + hooks - self._hook_seconds
-            self._late_seconds, self._hook_seconds = 0.0, hooks
-        return phases
-
-    def _count_late(self, seconds: float, measured: bool) -> None:
-        if measured:
-            self._late_seconds += seconds
-        else:
-            self._watch.monitor_seconds += seconds
-
-    def _before_step(self) -> None:
-        self._gradients.before_step()
-        if self._updates is not None and self._measured_now:
-            token = self._watch.began_measuring()
-            self._updates.before()
-            self._watch.ended_measuring(token)
-        self._watch.start()
-
-    def _after_step(self) -> None:
-        self._watch.mark(OPTIMIZER)
-        if self._updates is not None:
-            token = self._watch.began_measuring()
-            self._updates.after()
-            self._watch.ended_measuring(token)
-
-    def _moved(self) -> dict[str, torch.Tensor]:
-        found = self._updates.take() if self._updates is not None else None
-        return {} if found is None else {"weights": found[0], "updates": found[1]}
+    def _begin_metering(self) -> None:
+        step, some = self._step + 1, self._meter.samples_steps
+        self._meter.begin(
+            step,
+            measured=some and self._reaction.measures(step),
+            next_measured=some and self._reaction.measures(step + 1),
+        )
 
     def _after_reaction(self, facts: StepFacts, outcome: Outcome | None) -> None:
         if isinstance(outcome, Applied):
             self._set_rate()
-        if self._measurement is not None and self._tally.doubt is not None:
-            self._measurement.trust(self._tally.doubt)
+        self._meter.heard()
         self._check_finite(facts)
 
     def _apply(self, decision: Decision) -> Outcome:
@@ -508,24 +384,6 @@ class Job:
                 yield order[start:stop]
             cursor = cursor.advanced(plan.size, dataset_size=self._dataset_size)
 
-    def _asked(self, plan: StepPlan, weight: float, measured: bool) -> Asked:
-        """Return how to measure a micro-batch of a step that is ``measured`` or not."""
-        step = self._step + 1
-        compared = self._wanted.successive and (measured or self._reaction.measures(step + 1))
-        if not (measured and self._wanted.gradients):
-            return Asked(step=step if compared else 0)
-        together = self._group.workers > 1
-        alone = plan.small_batches == 1 and weight == 1.0 and not together
-        how = self._settings.single_worker if alone and not self._split_refused else "none"
-        if alone and self._wanted.covered and self._measured_steps % CALIBRATE_EVERY:
-            how = "covered"
-        return Asked(
-            norms=True,
-            how=how,
-            step=step if compared else 0,
-            dot=self._wanted.inner_products and together and len(plan.parts) == 1,
-        )
-
     def _check_stepping(self, stepped: bool) -> None:
         self._idle_steps = 0 if stepped or self._scaling else self._idle_steps + 1
         if self._idle_steps > 1:
@@ -538,7 +396,7 @@ class Job:
     def _check_finite(self, facts: StepFacts) -> None:
         if facts.finite or facts.skipped:
             return
-        self._riding = None
+        self._ride.forget()
         self._reaction.forget()
         loss_is_finite = replace(facts, grad_sqnorm_small=None, grad_sqnorm_big=None).finite
         what = "gradient" if loss_is_finite else "loss"
@@ -551,11 +409,10 @@ class Job:
 
     def _lost_split(self, facts: StepFacts) -> tuple[Fault, ...]:
         """Say once why a single worker's batch cannot be split for the noise scale."""
-        refusal = self._measurement.refusal if self._measurement is not None else ""
-        if self._split_refused or not refusal:
+        why_not = self._meter.lost()
+        if not why_not:
             return ()
-        self._split_refused = True
-        return (Fault(part="split of the batch", step=facts.step, error=refusal),)
+        return (Fault(part="split of the batch", step=facts.step, error=why_not),)
 
 
 class Epoch:

@@ -115,7 +115,8 @@ class TwiceUsed(torch.nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         outputs: torch.Tensor = self.inner(inputs)
-        return outputs + 0.1 * self.inner[4].weight[:, 0]  # type: ignore[index, union-attr]
+        beside: torch.Tensor = self.inner[4].weight  # type: ignore[index]
+        return outputs + 0.1 * beside[:, 0]
 
 
 @pytest.mark.parametrize("kind", [Centred, TwiceUsed, "batch norm"])
@@ -154,7 +155,7 @@ def _scaled(overflow_at: int) -> list[Any]:
                 loss = F.cross_entropy(model(inputs), targets)
                 if job.step == overflow_at:
                     loss = loss * float("inf")
-                scaler.scale(loss).backward()
+                scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 scaler.step(optimizer)
                 scaler.update()
                 optimizer.zero_grad()
@@ -163,7 +164,7 @@ def _scaled(overflow_at: int) -> list[Any]:
 
 @contextmanager
 def no_host_reads(monkeypatch: pytest.MonkeyPatch, seen: list[str]) -> Iterator[None]:
-    class Watching(TorchDispatchMode):
+    class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
@@ -171,7 +172,7 @@ def no_host_reads(monkeypatch: pytest.MonkeyPatch, seen: list[str]) -> Iterator[
                 seen.append(str(func))
             return func(*args, **(kwargs or {}))
 
-    with monkeypatch.context() as patch, Watching():
+    with monkeypatch.context() as patch, Watching():  # type: ignore[no-untyped-call]
         for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy"):
             patch.setattr(torch.Tensor, name, lambda *_, _name=name, **__: seen.append(_name))
         yield
@@ -186,7 +187,8 @@ def test_nothing_is_read_by_the_host_in_the_step(
     how: str,
     needs: tuple[str, ...],
 ) -> None:
-    model, dataset, seen = make_mlp(), make_rows(96), []
+    seen: list[str] = []
+    model, dataset = make_mlp(), make_rows(96)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     apart = {"single_worker": how} if how != "micro-batches" else {"max_batch_size_per_worker": 8}
     monitors: Any = (Asks(needs),) if needs is EVERYTHING else needs

@@ -6,6 +6,7 @@ import sys
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from workbench import Signal, StepFacts
 from workbench.adaptors.torch import attach
 from workbench.codec import to_plain
 from workbench.policies import Schedule
@@ -22,13 +23,13 @@ class Asks:
 
     name = "asks"
 
-    def __init__(self, needs):
+    def __init__(self, needs: list[str]) -> None:
         self.needs = needs
 
-    def init(self):
+    def init(self) -> None:
         return None
 
-    def update(self, state, facts):
+    def update(self, state: None, facts: StepFacts) -> tuple[None, Signal]:
         return state, exact(self.name, 0.0, step=facts.step)
 
 
@@ -55,7 +56,8 @@ optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 options = {"measure_every": 1, "single_worker": "split", **options}
 needs, schedule = options.pop("needs", None), options.pop("schedule", None)
 if options.pop("half", False):  # a type too coarse for the numbers that ride along
-    model, dataset = model.bfloat16(), [(x.bfloat16(), y, i) for x, y, i in dataset]
+    model = model.bfloat16()
+    dataset = torch.utils.data.TensorDataset(inputs.bfloat16(), *dataset.tensors[1:])
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 if needs:
     options["monitors"] = [Asks(needs)]
