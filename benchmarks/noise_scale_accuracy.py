@@ -22,6 +22,7 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from math import inf, isfinite, nan
 from types import SimpleNamespace
 from typing import Any
@@ -142,7 +143,8 @@ def adaptdl_tracker() -> tuple[Callable[[], Any] | None, str]:
     """Return a maker of AdaptDL's tracker over one parameter, or why there is none."""
     try:
         import torch
-        from adaptdl.torch.gradient_noise_scale import GradientNoiseScale
+
+        tracker = import_module("adaptdl.torch.gradient_noise_scale").GradientNoiseScale
     except Exception as error:  # its imports fail in many ways with newer packages
         return None, f"{type(error).__name__}: {error}".splitlines()[0]
     logging.getLogger().setLevel(logging.WARNING)  # it turns on the root logger when imported
@@ -150,7 +152,7 @@ def adaptdl_tracker() -> tuple[Callable[[], Any] | None, str]:
     def made() -> Any:
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
         loop = SimpleNamespace(require_backward_grad_sync=True)
-        return GradientNoiseScale(loop, optimizer, num_replicas=SMALL_BATCHES)
+        return tracker(loop, optimizer, num_replicas=SMALL_BATCHES)
 
     return made, ""
 

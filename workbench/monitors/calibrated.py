@@ -32,6 +32,7 @@ class NoiseScaleCalibratedState:
         strength: The same of ``|G|^2_hat``.
         first_batch: Global batch size of the first measured step, whose weight is 1.
         step: The last measured step.
+        used_steps: Covered steps that the signal rests on.
     """
 
     signal: Signal = _START
@@ -40,6 +41,7 @@ class NoiseScaleCalibratedState:
     strength: Window = field(default_factory=Window)
     first_batch: int = 0
     step: int = 0
+    used_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +124,10 @@ class NoiseScaleCalibrated:
         if covered is None:
             return state, state.signal
         grown = _grown(state, facts, covered)
-        if grown.strength.steps == state.strength.steps and not due(grown.window.steps):
+        split_due = grown.strength.steps > state.strength.steps and due(grown.strength.steps)
+        if not split_due and not due(grown.window.steps, grown.used_steps):
             return grown, grown.signal
-        done = replace(grown, signal=self._signal(grown))
+        done = self._estimated(grown)
         return done, done.signal
 
     def merge(
@@ -147,22 +150,21 @@ class NoiseScaleCalibrated:
             strength=merge(older.strength, newer.strength, scale=scale),
             first_batch=older.first_batch,
         )
-        return replace(both, signal=self._signal(both))
+        return self._estimated(both)
 
-    def _signal(self, state: NoiseScaleCalibratedState) -> Signal:
+    def _estimated(self, state: NoiseScaleCalibratedState) -> NoiseScaleCalibratedState:
         splits = state.strength.steps
         if state.window.steps < self.min_steps or splits < self.min_splits:
-            return self._unknown(f"{splits} of {self.min_splits} splits to calibrate by", state)
+            reason = f"{splits} of {self.min_splits} splits to calibrate by"
+            return replace(state, signal=self._unknown(reason, state))
         now = estimate(state.window, level=self.level, false_alarm=self.false_alarm)
         covered = Factor(value=now.value, low=now.low, high=now.high)
-        noise = self._multiple(state.noise)
-        strength = self._multiple(state.strength)
+        noise, strength = self._multiple(state.noise), self._multiple(state.strength)
         if not (covered.value > 0.0 and noise.value > 0.0 and strength.value > 0.0):
-            return self._unknown(
-                f"the squared gradient is lost in its noise, {splits} splits", state
-            )
+            signal = self._unknown("the squared gradient is lost in its noise", state)
+            return replace(state, signal=signal, used_steps=now.steps)
         found = _product(covered, noise, _inverse(strength))
-        return Signal(
+        signal = Signal(
             name=self.name,
             value=found.value,
             low=found.low,
@@ -172,6 +174,7 @@ class NoiseScaleCalibrated:
             step=state.step,
             reason=f"per-example norms of some layers, calibrated by {splits} splits",
         )
+        return replace(state, signal=signal, used_steps=now.steps)
 
     def _unknown(self, reason: str, state: NoiseScaleCalibratedState) -> Signal:
         return undetermined(self.name, reason=reason, unit=_UNIT, step=state.step)
@@ -203,6 +206,7 @@ def _grown(
         strength=strength,
         first_batch=first,
         step=facts.step,
+        used_steps=state.used_steps,
     )
 
 

@@ -30,12 +30,14 @@ class NoiseScaleSuccessiveState:
         window: Blocks of ``x = S_hat`` and ``y = |G|^2_hat``.
         first_batch: Harmonic mean of the first pair's batch sizes; its weight is 1.
         step: The second step of the last pair.
+        used_steps: Pairs that the signal rests on.
     """
 
     signal: Signal = _START
     window: Window = field(default_factory=Window)
     first_batch: float = 0.0
     step: int = 0
+    used_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,10 +110,11 @@ class NoiseScaleSuccessive:
             window=push(state.window, batch / first, parts.noise, parts.signal),
             first_batch=first,
             step=facts.step,
+            used_steps=state.used_steps,
         )
-        if not due(grown.window.steps):
+        if not due(grown.window.steps, grown.used_steps):
             return grown, grown.signal
-        done = replace(grown, signal=self._signal(grown))
+        done = self._estimated(grown)
         return done, done.signal
 
     def merge(
@@ -129,16 +132,18 @@ class NoiseScaleSuccessive:
         scale = newer.first_batch / older.first_batch
         window = merge(older.window, newer.window, scale=scale)
         both = replace(newer, window=window, first_batch=older.first_batch)
-        return replace(both, signal=self._signal(both))
+        return self._estimated(both)
 
-    def _signal(self, state: NoiseScaleSuccessiveState) -> Signal:
+    def _estimated(self, state: NoiseScaleSuccessiveState) -> NoiseScaleSuccessiveState:
         pairs = state.window.steps
         if pairs < self.min_steps:
-            return self._unknown(f"{pairs} of {self.min_steps} pairs of steps", state)
+            reason = f"{pairs} of {self.min_steps} pairs of steps"
+            return replace(state, signal=self._unknown(reason, state))
         found = estimate(state.window, level=self.level, false_alarm=self.false_alarm)
         if not found.value >= 0.0:
-            return self._unknown("the squared gradient is lost in its noise", state)
-        return Signal(
+            signal = self._unknown("the squared gradient is lost in its noise", state)
+            return replace(state, signal=signal, used_steps=found.steps)
+        signal = Signal(
             name=self.name,
             value=found.value,
             low=max(found.low, 0.0),
@@ -148,6 +153,7 @@ class NoiseScaleSuccessive:
             step=state.step,
             reason=_REASON,
         )
+        return replace(state, signal=signal, used_steps=found.steps)
 
     def _unknown(self, reason: str, state: NoiseScaleSuccessiveState) -> Signal:
         return undetermined(self.name, reason=f"{reason} ({_REASON})", unit=_UNIT, step=state.step)
