@@ -13,7 +13,10 @@ FIRST_EVERY = 4
 """Until the cost is known well, each so many-th step is measured."""
 
 FIRST_MEASURED = 16
-"""So many measured steps are on credit: they come before the budget is kept."""
+"""So many measured steps are on credit: for them the budget is :data:`CREDIT` times as large."""
+
+CREDIT = 8
+"""Without it a signal from rare, dear measurements would take most of a short run to appear."""
 
 MOST_EVERY = 1024
 """However much a measured step costs, there is one in so many."""
@@ -51,8 +54,8 @@ class Sampling:
     ``a`` what any other step costs, all medians of the job's own clock: measuring takes the share
     ``(c - a) / (K t)``, which is within ``overhead`` from ``K = (c - a) / (overhead t)`` on. ``a``, the
     microseconds in which monitors and policies are asked and the record is written, is there
-    at every step and no ``K`` changes it. The first :data:`FIRST_MEASURED` measured steps are a
-    credit: four steps apart or less.
+    at every step and no ``K`` changes it. The first :data:`FIRST_MEASURED` measured steps are on
+    credit: four steps apart, or up to an eighth of ``K`` where that is more.
 
     The facts are the same on every rank, so all ranks measure the same steps. They do depend on a
     clock: where two runs must take the same decisions, give ``every``.
@@ -131,7 +134,9 @@ class Sampling:
         allowed = self.overhead * seconds
         wanted = ceil((extra - always) / allowed) if allowed > 0.0 else MOST_EVERY
         wanted = min(max(wanted, 1), MOST_EVERY)
-        return min(wanted, FIRST_EVERY) if state.measured < FIRST_MEASURED else wanted
+        if state.measured >= FIRST_MEASURED:
+            return wanted
+        return min(wanted, max(FIRST_EVERY, ceil(wanted / CREDIT)))
 
 
 def parse_share(given: float | str) -> float:

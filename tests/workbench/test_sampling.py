@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from math import inf, nan
 
 import pytest
@@ -92,9 +93,13 @@ def test_a_step_that_costs_next_to_nothing_is_always_measured() -> None:
 
 
 def test_the_first_measurements_are_on_credit() -> None:
-    _, measured, _ = run(Sampling(overhead=0.01), 2000, plain=0.001, cost=0.1)
-    assert measured[:FIRST_MEASURED] == [1 + FIRST_EVERY * k for k in range(FIRST_MEASURED)]
-    assert len(measured) < FIRST_MEASURED + 4
+    _, cheap, _ = run(Sampling(overhead=0.01), 2000, plain=0.001, cost=0.0002)
+    assert cheap[:FIRST_MEASURED] == [1 + FIRST_EVERY * k for k in range(FIRST_MEASURED)]
+    assert 20 <= cheap[-1] - cheap[-2] <= 24  # the budget's: one in twenty
+    _, dear, _ = run(Sampling(overhead=0.01), 20_000, plain=0.001, cost=0.0064)
+    gaps = [later - earlier for earlier, later in pairwise(dear)]
+    assert all(80 <= gap <= 88 for gap in gaps[: FIRST_MEASURED - 2])  # a credit of eight
+    assert all(640 <= gap <= 768 for gap in gaps[FIRST_MEASURED + 1 :])
 
 
 def test_a_fixed_rhythm_does_not_look_at_the_clock() -> None:
