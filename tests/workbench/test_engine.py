@@ -47,7 +47,7 @@ class Patience:
 class HalveOnPlateau:
     """A stateful policy: halve the rate when the loss has not fallen for ``steps`` steps."""
 
-    steps: int = 7
+    steps: int = 5
     name = "halve_on_plateau"
 
     def init(self) -> Patience:
