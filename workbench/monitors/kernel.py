@@ -9,6 +9,8 @@ from .pieces import Piece
 MEAN, LINE, CURVE = 0, 1, 2
 """Degrees of the drift that a kernel sees through: none, a line, a parabola."""
 
+_SINGULAR = 1e-9
+
 
 def kernel(found: Sequence[Piece], level: Sequence[float], degree: int) -> list[float]:
     """Return one weight a piece, so that a drift of ``degree`` drops out of the weighted ratio.
@@ -39,5 +41,7 @@ def kernel(found: Sequence[Piece], level: Sequence[float], degree: int) -> list[
     else:
         a, b, d = m2 * m4 - m3 * m3, m2 * m3 - m1 * m4, m1 * m3 - m2 * m2
     whole = a * m0 + b * m1 + d * m2
+    if not whole > _SINGULAR * (m0 * m2 if degree == LINE else m0 * m2 * m4):
+        return kernel(found, level, degree - 1)  # one piece has nearly all of the weight
     a, b, d = a / whole, b / whole, d / whole
     return [p.share * (a + p.middle * (b + p.middle * d)) for p in found]

@@ -13,6 +13,8 @@ from .window import Blocks
 PIECES = 8
 """In how many pieces a window is looked at."""
 
+_LOST = 1e-6
+
 
 class Piece(NamedTuple):
     """Means of ``x`` and ``y`` over a stretch of steps.
@@ -40,10 +42,17 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """Sums over the newest blocks: entry ``i`` of each is the sum over the ``i`` newest."""
+    """Sums over the newest blocks: entry ``i`` of each is the sum over the ``i`` newest.
+
+    Attributes:
+        steps: Of steps.
+        sums: Of the other six numbers of a block.
+        columns: Those six numbers themselves, newest first.
+    """
 
     steps: Sequence[float]
     sums: tuple[Sequence[float], ...]
+    columns: tuple[Sequence[float], ...]
 
     def newest(self, steps: float) -> int:
         """Return how many of the newest blocks hold at most ``steps`` steps, 1 or more."""
@@ -58,8 +67,9 @@ def past(blocks: Blocks) -> Past:
         >>> past(blocks).steps
         [0.0, 1.0, 3.0]
     """
-    columns = [list(accumulate(column, initial=0.0)) for column in zip(*blocks[::-1], strict=True)]
-    return Past(columns[0], tuple(columns[1:]))
+    columns = tuple(zip(*blocks[::-1], strict=True))
+    sums = [list(accumulate(column, initial=0.0)) for column in columns]
+    return Past(sums[0], tuple(sums[1:]), columns[1:])
 
 
 def pieces(found: Past, held: int, count: int) -> list[Piece]:
@@ -87,17 +97,23 @@ def pieces(found: Past, held: int, count: int) -> list[Piece]:
             continue
         n = steps[end] - steps[start]
         w = weights[end] - weights[start]
+        if w > _LOST * weights[end]:
+            x, y, xx = xs[end] - xs[start], ys[end] - ys[start], xxs[end] - xxs[start]
+            xy, yy = xys[end] - xys[start], yys[end] - yys[start]
+        else:  # beside far heavier newer steps the differences of sums have lost their digits
+            w, x, y, xx, xy, yy = (sum(column[start:end]) for column in found.columns)
         per = 1.0 / n / w
+        middle = -0.5 * (steps[end] + steps[start]) / total
         made.append(
             Piece(
                 n,
-                -0.5 * (steps[end] + steps[start]) / total,
+                middle,
                 w / weight,
-                (xs[end] - xs[start]) / w,
-                (ys[end] - ys[start]) / w,
-                max(xxs[end] - xxs[start], 0.0) * per,
-                (xys[end] - xys[start]) * per,
-                max(yys[end] - yys[start], 0.0) * per,
+                x / w,
+                y / w,
+                max(xx, 0.0) * per,
+                xy * per,
+                max(yy, 0.0) * per,
             )
         )
         start = end

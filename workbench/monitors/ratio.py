@@ -47,19 +47,20 @@ def weighted(found: Sequence[Piece], weights: Sequence[float]) -> Moments:
         >>> weighted([one, other], [0.5, 0.5])
         Moments(x=3.0, y=1.0, xx=0.25, xy=0.0, yy=0.0, dof=14.0)
     """
-    x = y = 0.0
+    x = y = xx = xy = yy = 0.0
     for piece, v in zip(found, weights, strict=True):
         x += v * piece.x
         y += v * piece.y
-    unit_x, unit_y = abs(x) or 1.0, abs(y) or 1.0
-    p, q = y / unit_y / unit_x, x / unit_x / unit_y
-    xx = xy = yy = whole = squares = 0.0
-    for piece, v in zip(found, weights, strict=True):
         vv = v * v
         xx += vv * piece.xx
         xy += vv * piece.xy
         yy += vv * piece.yy
-        error = vv * (p * p * piece.xx - 2.0 * p * q * piece.xy + q * q * piece.yy)
+    unit_x, unit_y = max(abs(x), sqrt(xx)) or 1.0, max(abs(y), sqrt(yy)) or 1.0
+    p, q = y / unit_y / unit_x, x / unit_x / unit_y
+    pp, pq, qq = p * p, 2.0 * p * q, q * q
+    whole = squares = 0.0
+    for piece, v in zip(found, weights, strict=True):
+        error = v * v * (pp * piece.xx - pq * piece.xy + qq * piece.yy)
         whole += error
         squares += error * error / (piece.steps / 1.5 + 2.0)
     dof = whole * whole / squares - 2.0 if squares > 0.0 else inf

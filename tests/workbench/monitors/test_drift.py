@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from workbench.monitors.drift import recent
 from workbench.monitors.estimate import Estimate, due, estimate
@@ -115,3 +117,26 @@ def test_estimates_become_rarer_and_never_stop() -> None:
     assert all(gap <= at / 16 for gap, at in zip(gaps, times, strict=False) if gap > 1)
     assert gaps.max() == 16
     assert len([at for at in times if at <= 1000]) < 140
+
+
+ANY = st.tuples(
+    st.floats(1e-12, 1e12), st.floats(-1e60, 1e60), st.floats(-1e60, 1e60)
+)  # fmt: skip
+
+
+@given(st.lists(ANY, min_size=2, max_size=80), st.booleans())
+@settings(deadline=None, max_examples=150)
+def test_whatever_the_steps_the_value_lies_in_its_interval_or_there_is_none(
+    steps: list[tuple[float, float, float]], positive: bool
+) -> None:
+    window = Window()
+    for weight, x, y in steps:
+        window = push(window, weight, x, y)
+    found = estimate(window, level=0.95, positive=positive)
+    if found.value == found.value:
+        assert found.low <= found.value <= found.high
+        assert np.isfinite(found.value)
+    else:
+        assert found.low != found.low
+        assert found.high != found.high
+    assert 1 <= found.steps <= len(steps)

@@ -37,3 +37,9 @@ def test_the_price_of_seeing_through_a_drift(degree: int, factor: float) -> None
 def test_too_few_pieces_for_a_degree_give_their_mean() -> None:
     assert kernel(equal(2), [1.0, 1.0], CURVE) == [0.5, 0.5]
     assert kernel(equal(1), [1.0], LINE) == [1.0]
+
+
+def test_a_piece_with_nearly_all_of_the_weight_gives_the_mean() -> None:
+    heavy = [piece._replace(share=1e-200) for piece in equal(8)]
+    heavy[0] = heavy[0]._replace(share=1.0)
+    assert kernel(heavy, [1.0] * 8, CURVE) == [piece.share for piece in heavy]
