@@ -9,6 +9,8 @@ import torch
 
 from workbench.errors import ConfigurationError
 
+from .norms import sqnorms
+
 SHOWN = 8
 """How many of the names that exist an error message lists."""
 
@@ -68,10 +70,7 @@ def group_sqnorms(
     if not wanted:
         device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
         return torch.zeros(len(groups), dtype=torch.float64, device=device)
-    norms = torch._foreach_norm([tensors[place] for place in wanted])
-    if len({(norm.dtype, norm.device) for norm in norms}) > 1:
-        norms = tuple(norm.to(norms[0].device, torch.float64) for norm in norms)
-    squares = torch.stack(norms).double().square_()
+    squares = sqnorms([tensors[place] for place in wanted])
     order = {place: index for index, place in enumerate(wanted)}
     sums = [
         _sum_at(squares, sorted({order[place] for place in places if place in order}))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from .norms import sqnorm
+from .groups import group_sqnorms
 
 
 class Updates:
@@ -33,8 +33,8 @@ class Updates:
         groups: Mapping[str, Sequence[int]],
     ) -> None:
         self._parameters = parameters
-        self._groups = [list(places) for places in groups.values()]
-        self._places = sorted({place for places in self._groups for place in places})
+        self._groups = groups
+        self._places = sorted({place for places in groups.values() for place in places})
         self._copies: dict[int, torch.Tensor] = {}
         self._weights: torch.Tensor | None = None
         self._moved: torch.Tensor | None = None
@@ -63,6 +63,4 @@ class Updates:
         return weights, moved
 
     def _sqnorms(self, tensors: Mapping[int, torch.Tensor]) -> torch.Tensor:
-        return torch.stack(
-            [sqnorm([tensors[place] for place in places]) for places in self._groups]
-        )
+        return group_sqnorms(tensors, self._groups)
