@@ -319,9 +319,10 @@ def test_a_job_that_keeps_a_budget_measures_less_when_measuring_is_dear(
     ran = loop(measure_every=0, overhead="1%", count=1600, epochs=3, clock=FixedClock(tick=0.001))
     facts = [record.facts for record in ran.tracker.records]
     measured = [fact.step for fact in facts if fact.grad_sqnorm_big is not None]
-    assert measured[:5] == [1, 5, 9, 13, 17]
     gaps = [later - earlier for earlier, later in pairwise(measured)]
-    assert max(gaps) > 20
+    assert measured[0] == 1
+    assert max(gaps) >= 4 * max(gaps[:8])  # the first are on credit
+    assert len(measured) < len(facts) / 5
     assert all(fact.monitor_seconds >= 0.0 for fact in facts)
 
 
