@@ -12,6 +12,7 @@ from workbench.codec import from_plain, to_plain
 from workbench.decision import (
     Applied,
     Decision,
+    Keep,
     Outcome,
     Refused,
     SetBatchSize,
@@ -66,6 +67,9 @@ class Step(NamedTuple):
         return self.choice.decision
 
 
+_KEEP = Choice(decision=Keep())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Engine:
     """Monitors, policies and limits, as one function from facts to a decision.
@@ -96,6 +100,11 @@ class Engine:
     def step(self, state: EngineState, facts: StepFacts) -> Step:
         """Return the next state, the signals, the choice, and the parts that raised."""
         monitors, signals, broken = self._watch(state, facts)
+        if not self.policies:  # nobody to ask: a step of a job that only watches is cheap
+            if monitors:
+                silenced = state.silenced + _names(broken)
+                state = replace(state, monitors=monitors, silenced=silenced)
+            return Step(state, signals, _KEEP, tuple(broken))
         view = self._view(state, facts, signals)
         policies, proposals, failed = self._ask(state, view)
         silenced = state.silenced + _names(broken) + _names(failed)

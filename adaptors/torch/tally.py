@@ -129,6 +129,10 @@ class Tally:
             self._loss = weighted if self._loss is None else self._loss + weighted
             self._loss_weight += self._weight
 
+    def forget(self) -> None:
+        """Drop the losses of a step that the loop broke off."""
+        self._loss, self._loss_weight = None, 0.0
+
     def pack(
         self,
         numbers: Mapping[str, torch.Tensor],
@@ -161,7 +165,9 @@ class Tally:
                 row[seats[name].start + self._group.rank] = value
         for name in self._there(numbers):
             row[self._layout.seen[name]] = share
-        vector = torch.tensor(row, dtype=torch.float64).to(self._device, non_blocking=True)
+        vector = torch.tensor(row, dtype=torch.float64)
+        if self._device.type != "cpu":
+            vector = vector.to(self._device, non_blocking=True)
         for name in self._there(numbers):
             vector[seats[name]] = numbers[name] * (1.0 if name in _OWN else share)
         if self._loss is not None:
