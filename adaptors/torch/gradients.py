@@ -89,7 +89,8 @@ class Gradients:
         self._weight, self._rows, self._last = 1.0, 0, True
         self._asked = Asked()
         self._riders: torch.Tensor | None = None
-        self._closed = False
+        self._factor: torch.Tensor | None = None
+        self._closed = self._open = False
         self._arrivals = Arrivals(
             model,
             parameters,
@@ -119,7 +120,7 @@ class Gradients:
         alone = last and self._reducer is None and not self._stash
         self._arrivals.reset(foresee=not alone or asked.norms or bool(asked.step))
         self._weight, self._rows, self._last, self._closed = weight, rows, last, False
-        self._asked, self._riders = asked, None
+        self._asked, self._riders, self._open = asked, None, True
         if self._measurement is not None and asked.norms:
             self._measurement.arm(rows, asked.how)
         if last and self._reducer is not None:
@@ -142,14 +143,22 @@ class Gradients:
         numbers: Numbers = {}
         origin = ""
         if self._measurement is not None:
-            if self._arrivals.late and self._closed and self._asked.norms:
-                self._measurement.reset()  # more came after what was measured
-                self._measurement.mean()
-            numbers = self._measurement.take(size=size, unscale=self._unscale())
+            if self._arrivals.late and self._closed:
+                self._measurement.forget()  # more came after what was measured
+            numbers = self._measurement.take(size=size, unscale=self._factor)
             origin = self._measurement.origin
             self._measurement.reset()
         riders, self._riders, self._stash = self._riders, None, {}
+        self._factor, self._open = None, False
         return Measured(numbers=numbers, origin=origin, arrived=self._closed, riders=riders)
+
+    def forget(self) -> None:
+        """Drop what a step left that the loop broke off before its end."""
+        if not self._open:
+            return
+        self._stash, self._riders, self._factor, self._open = {}, None, None, False
+        if self._measurement is not None:
+            self._measurement.forget()
 
     def close(self) -> None:
         """Remove all hooks."""
@@ -163,6 +172,8 @@ class Gradients:
         """The last gradient of this micro-batch is in ``.grad``."""
         self._closed = True
         self._watch.mark(BACKWARD)
+        if self._last and (self._asked.norms or self._asked.step):
+            self._factor = self._unscale()  # now: the loop updates its scaler before collect()
         if not self._last:
             self._measure_own()
             self._put_aside()

@@ -75,6 +75,15 @@ class Measurement:
         self._extra: Numbers = {}
         self.origin = ""
 
+    def forget(self) -> None:
+        """Forget a step that came to no good end, what it armed included."""
+        self.reset()
+        self._before, self._armed = None, NONE
+        self._halves.arm(0)
+        self._examples.disarm()
+        if self._layers is not None:
+            self._layers.disarm()
+
     @property
     def preconditioner(self) -> str:
         """The name of the preconditioner that is read, or empty."""

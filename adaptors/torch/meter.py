@@ -112,6 +112,8 @@ class Meter:
 
     def begin(self, step: int, *, measured: bool, next_measured: bool) -> None:
         """Get ready for a step; whether the next is measured matters to what compares the two."""
+        self._gradients.forget()
+        self.tally.forget()
         self._step, self.measured = step, measured
         self._compared = self._wanted.successive and (measured or next_measured)
         self._measured_steps += measured
