@@ -141,6 +141,23 @@ def draw_memory(facts: Sequence[StepFacts]) -> None:
     save(figure, "memory")
 
 
+def draw_throughput(facts: Sequence[StepFacts]) -> None:
+    """Draw the throughput, and each step's own."""
+    figure, axes = plt.subplots(figsize=(6.0, 3.2))
+    facts = [replace(fact, batch_size_target=fact.batch_size_global) for fact in facts]
+    each = [fact.batch_size_global / fact.seconds for fact in facts]
+    axes.plot(range(1, STEPS + 1), each, color="0.75", linewidth=0.8, label="of one step")
+    found = signals(build_monitor("throughput"), facts)
+    values = [signal.value for signal in found]
+    axes.plot(range(1, STEPS + 1), values, color=BLUE, label="throughput")
+    for at in (SLOW_DATA, LARGER):
+        axes.axvline(at, color="0.75", linewidth=1, linestyle=":")
+    axes.set(xlabel="step (slow data from 101 on, batch 2,048 from 201 on)", ylabel="samples/s")
+    axes.set_ylim(0, 1.3 * max(values))
+    axes.spines[["top", "right"]].set_visible(False)
+    save(figure, "throughput")
+
+
 def draw_stragglers(facts: Sequence[StepFacts]) -> None:
     """Draw the ratio, and when a rank is named."""
     figure, axes = plt.subplots(figsize=(6.0, 3.2))
@@ -163,4 +180,5 @@ if __name__ == "__main__":
     run = trained()
     draw_shares(run)
     draw_memory(run)
+    draw_throughput(run)
     draw_stragglers(simulated())
