@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from .attachment import attach
     from .framework import TorchFramework
     from .job import Epoch, Job
-    from .watching import Watch, watch
+    from .watched_loop import Watch
+    from .watching import watch
 
 __all__ = ["Epoch", "Job", "TorchFramework", "Watch", "attach", "watch"]
 
@@ -19,7 +20,7 @@ _HOME = {
     "Epoch": "job",
     "Job": "job",
     "TorchFramework": "framework",
-    "Watch": "watching",
+    "Watch": "watched_loop",
     "watch": "watching",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,21 +13,19 @@ from workbench.engine import Engine
 from workbench.errors import ConfigurationError
 from workbench.monitors import DEFAULT_MONITORS, build_monitor
 from workbench.monitors.protocol import Monitor
-from workbench.parts import resolve
 from workbench.policy import AnyPolicy
 from workbench.record import Tracker
 from workbench.sampling import Sampling, parse_share
 from workbench.span import SpanSink
 
-from .contract import Contract, parent_is_gone, read_contract
-from .group import Group, join
+from .contract import read_contract
+from .group import join
 from .job import Job
 from .sampling import Collate, Samples, dataset_length
 from .settings import JobSettings
-from .stop import stop_requested
+from .started import policies_of, stopper, trackers_of
 from .stopwatch import Clock
-
-SPOOL = "records.jsonl"
+from .wrapped import is_sharded
 
 
 def attach(
@@ -141,7 +139,7 @@ def attach(
     )
     engine = Engine(
         monitors=tuple(build_monitor(m) if isinstance(m, str) else m for m in monitors),
-        policies=_policies(policies, contract),
+        policies=policies_of(contract, policies),
         limits=limits or Limits(),
         dataset_size=size,
     )
@@ -158,9 +156,9 @@ def attach(
         settings=settings,
         sampling=Sampling(overhead=parse_share(overhead), every=measure_every),
         grad_scaler=grad_scaler,
-        trackers=_trackers(trackers, contract, group),
+        trackers=trackers_of(contract, trackers, group),
         spans=spans,
-        should_stop=_stopper(contract),
+        should_stop=stopper(contract),
         clock=clock,
         wall_clock=wall_clock,
     )
@@ -171,10 +169,20 @@ def _check(model: Any, optimizer: Any) -> None:
         raise ConfigurationError(
             f"model is a {type(model).__name__}; allowed: a torch.nn.Module; give attach() the module"
         )
-    if isinstance(model, (torch.nn.parallel.DistributedDataParallel, torch.nn.DataParallel)):
+    if isinstance(model, torch.nn.parallel.DistributedDataParallel):
         raise ConfigurationError(
-            f"model is wrapped in {type(model).__name__}; allowed: the plain module, attach() "
-            "averages gradients over workers itself; give model.module"
+            "model is wrapped in DistributedDataParallel; allowed: the plain module, attach() averages "
+            "gradients over workers itself; give model.module, or keep your own loop and call watch()"
+        )
+    if is_sharded(model):
+        raise ConfigurationError(
+            "model is sharded by FSDP; allowed: the plain module, which attach() holds whole on each "
+            "worker; keep your own loop and call watch() (after fully_shard())"
+        )
+    if isinstance(model, torch.nn.DataParallel):
+        raise ConfigurationError(
+            "model is wrapped in DataParallel; allowed: the plain module, attach() averages gradients "
+            "over workers itself; give model.module"
         )
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ConfigurationError(
@@ -197,27 +205,5 @@ def _read_lag(given: int | None, device: torch.device) -> int:
     return 1 if device.type == "cpu" else 2
 
 
-def _policies(policies: Sequence[AnyPolicy], contract: Contract) -> tuple[AnyPolicy, ...]:
-    """Return the script's policies, or those that the launcher puts in their place."""
-    if contract.policies is None:
-        return tuple(policies)
-    given: Sequence[Mapping[str, Any]] = contract.policies
-    return tuple(resolve(p["name"], what="policy")(**p["options"]) for p in given)
-
-
 def _start(model: torch.nn.Module) -> list[torch.Tensor]:
     return [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
-
-
-def _trackers(given: Sequence[Tracker], contract: Contract, group: Group) -> tuple[Tracker, ...]:
-    if group.rank != 0:
-        return ()
-    if contract.folder is None:
-        return tuple(given)
-    from workbench.records.spool import SpoolTracker
-
-    return (*given, SpoolTracker(contract.folder / SPOOL))
-
-
-def _stopper(contract: Contract) -> Callable[[], bool]:
-    return lambda: stop_requested() or parent_is_gone(contract)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from workbench.codec import from_plain, to_plain
 from workbench.decision import Decision, Keep, Outcome
@@ -16,7 +16,6 @@ from workbench.sampling import Sampling, SamplingState
 from workbench.signal import Signals
 
 from .reading import Reading
-from .tally import Tally
 
 Clock = Callable[[], float]
 
@@ -48,16 +47,37 @@ class Read:
         facts: All of them.
         measured: Whether its gradient was measured.
         stop: Whether a worker wants to end.
+        doubt: Of per-example norms, if the step checked them.
     """
 
     facts: StepFacts
     measured: bool
     stop: bool = False
+    doubt: float | None = None
 
     @property
     def step(self) -> int:
         """Its number."""
         return self.facts.step
+
+
+class Reader(Protocol):
+    """Makes facts of a step's numbers: :class:`.tally.Tally`, :class:`.exchange.StepSums`.
+
+    Attributes:
+        doubt: Of per-example norms, in the step that was read last; ``None`` if it checked none.
+    """
+
+    doubt: float | None
+
+    def read(self, known: Mapping[str, Any], values: Sequence[float]) -> tuple[StepFacts, bool]:
+        """Return the facts and whether a worker wants to end.
+
+        Args:
+            known: The fields that the host knows.
+            values: The numbers, summed over the workers.
+        """
+        ...
 
 
 class Reaction:
@@ -88,7 +108,7 @@ class Reaction:
         *,
         engine: Engine,
         sampling: Sampling,
-        tally: Tally,
+        tally: Reader,
         lag: int,
         trackers: Sequence[Tracker],
         apply: Callable[[Decision], Outcome],
@@ -169,12 +189,13 @@ class Reaction:
             return taken
         finished, reading = taken
         facts, stop = self._tally.read(finished.known, reading.values())
-        return Read(facts, finished.measured, stop)
+        return Read(facts, finished.measured, stop, self._tally.doubt)
 
     def _react_to(self, read: Read) -> None:
         facts = read.facts
         self.interrupted = self.interrupted or read.stop
         self.seconds += facts.seconds
+        self._tally.doubt = read.doubt  # steps may have been read long before, to be saved
         self._sampled = self._sampling.update(self._sampled, facts, measured=read.measured)
         step = self._engine.step(self._state, facts)
         self._state, self.signals = step.state, step.signals

@@ -15,8 +15,7 @@ from workbench.errors import ConfigurationError
 from .hook import Buckets, average
 from .micro_batches import MicroBatches
 from .scale import loss_scale, unscaled
-from .seen import Seen
-from .squares import added
+from .seen import Seen, added
 
 
 class DDPSource:

@@ -11,11 +11,11 @@ import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Shard
 
+from workbench.adaptors.torch.norms import sqnorm
 from workbench.errors import ConfigurationError
 
 from .scale import loss_scale, unscaled
-from .seen import Seen
-from .squares import added, squares
+from .seen import Seen, added
 
 
 class ReduceScatter(Protocol):
@@ -156,11 +156,11 @@ class FSDPSource:
         self._passes[place] = self._passes.get(place, 0) + 1
         if not self._own:
             self._factor = loss_scale(self._scaler, given.device)
-        self._own += squares(given)
+        self._own.append(sqnorm([given]))
         self.seconds += self._clock() - began
         work = inner(output, given, group, op, async_op)
         began = self._clock()
-        self._shards += [factor * factor * number for number in squares(output)]
+        self._shards.append(factor * factor * sqnorm([output]))
         self.seconds += self._clock() - began
         return work
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from .squares import squares
+from workbench.adaptors.torch.norms import sqnorm
 
 
 class Buckets:
@@ -46,6 +46,7 @@ class Buckets:
         self.measuring = False
         self.addresses: dict[int, int] = {}
         self._scale, self._clock = scale, clock
+        self._sent: list[tuple[torch.Tensor, Any, torch.futures.Future[torch.Tensor]]] = []
         self.reset()
 
     def reset(self) -> None:
@@ -64,17 +65,44 @@ class Buckets:
         if buffer.is_sparse:
             self.refusal = "a parameter has a sparse gradient"
         else:
-            self.own += squares(buffer)
+            self.own.append(sqnorm([buffer]))
         self.seconds += self._clock() - began
 
     def see_mean(self, future: Any) -> torch.Tensor:
         """Measure a bucket of the averaged gradient, and hand it on."""
-        began = self._clock()
         buffer = _only(future)
-        if not buffer.is_sparse:
-            self.mean += squares(buffer)
-        self.seconds += self._clock() - began
+        self._measure_mean(buffer)
         return buffer
+
+    def wait_with_the_last(
+        self,
+        bucket: Any,
+        buffer: torch.Tensor,
+        work: Any,
+    ) -> torch.futures.Future[torch.Tensor]:
+        """Return a future that is fulfilled when the last bucket of the pass has been sent.
+
+        DDP waits for all buckets as soon as it has sent the last one, so nobody waits longer. A
+        callback would have to be run by the thread that communicates, which waits for Python's lock.
+        """
+        if bucket.index() == 0:  # of an earlier pass that broke off
+            self._sent = []
+        future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+        self._sent.append((buffer, work, future))
+        if bucket.is_last():
+            sent, self._sent = self._sent, []
+            for one, sending, averaged in sent:
+                sending.wait()
+                if self.measuring:
+                    self._measure_mean(one)
+                averaged.set_result(one)
+        return future
+
+    def _measure_mean(self, buffer: torch.Tensor) -> None:
+        began = self._clock()
+        if not buffer.is_sparse:
+            self.mean.append(sqnorm([buffer]))
+        self.seconds += self._clock() - began
 
     def divide(self, bucket: Any, buffer: torch.Tensor) -> None:
         """Divide by the number of workers, with the bits that DDP gets."""
@@ -100,15 +128,16 @@ def average(
     Before all-reduce the buckets are those of this rank, as DDP gives them: not yet divided.
     """
     buffer = bucket.buffer()
-    measuring = state.measuring
-    if measuring:
+    if state.measuring:
         state.see_local(bucket.index(), buffer)
     state.divide(bucket, buffer)
     work = dist.all_reduce(buffer, group=state.process_group, async_op=True)
-    then: torch.futures.Future[torch.Tensor] = work.get_future().then(
-        state.see_mean if measuring else _only
-    )
-    return then
+    if buffer.is_cuda:  # nothing is waited for: the callback runs at once, on a stream that waits
+        then: torch.futures.Future[torch.Tensor] = work.get_future().then(
+            state.see_mean if state.measuring else _only
+        )
+        return then
+    return state.wait_with_the_last(bucket, buffer, work)
 
 
 def _only(future: Any) -> torch.Tensor:

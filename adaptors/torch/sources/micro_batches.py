@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from .squares import added, squares
+from workbench.adaptors.torch.norms import sqnorm
+
+from .seen import added
 
 
 class MicroBatches:
@@ -90,7 +92,7 @@ class MicroBatches:
             if gradient.is_sparse:
                 self.refusal = "a parameter has a sparse gradient"
             else:
-                self._squares[at] += squares(gradient)
+                self._squares[at].append(sqnorm([gradient]))
             self.seconds += self._clock() - began
 
         return arrived

@@ -96,6 +96,19 @@ def fill(numbers: torch.Tensor, seen: Seen) -> None:
         numbers[SHARE] = seen.share
 
 
+def added(numbers: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the sum of 0-d doubles on one device.
+
+    Example:
+        >>> added([torch.tensor(1.0), torch.tensor(2.0)])
+        tensor(3.)
+    """
+    for number in numbers:
+        if number.is_cuda:  # made on a stream of the communication, freed after use on this one
+            number.record_stream(torch.cuda.current_stream(number.device))
+    return torch.stack(list(numbers)).sum()
+
+
 def _sizes(seen: Seen, rows: int | Sequence[int]) -> list[float]:
     count = 1 if seen.own is None else seen.own.numel()
     if isinstance(rows, int):
