@@ -82,6 +82,7 @@ class Gradients:
     ) -> None:
         self._parameters = parameters
         self._group, self._measurement, self._scaler = group, measurement, grad_scaler
+        self._scales = grad_scaler is not None and grad_scaler.is_enabled()
         self._watch = watch
         self._one = torch.ones((), device=parameters[0].device)
         self._reducer = Reducer(parameters, group, seats=seats) if group.workers > 1 else None
@@ -118,7 +119,9 @@ class Gradients:
             riders: Numbers to be added over the workers together with the gradients.
         """
         alone = last and self._reducer is None and not self._stash
-        self._arrivals.reset(foresee=not alone or asked.norms or bool(asked.step))
+        self._arrivals.reset(
+            foresee=not alone or asked.norms or bool(asked.step), at_once=alone or self._scales
+        )
         self._weight, self._rows, self._last, self._closed = weight, rows, last, False
         self._asked, self._riders, self._open = asked, None, True
         if self._measurement is not None and asked.norms:
@@ -238,7 +241,7 @@ class Gradients:
 
     def _unscale(self) -> torch.Tensor | None:
         """Return one over the square of the gradient scaler's factor, on the device."""
-        if self._scaler is None or not self._scaler.is_enabled():
+        if self._scaler is None or not self._scales:
             return None
         scale: Any = self._scaler.scale(self._one)
         factor: torch.Tensor = 1.0 / scale.double().square()

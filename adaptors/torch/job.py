@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -192,7 +193,14 @@ class Job:
         self._reaction.flush()
 
     def close(self) -> None:
-        """Remove every hook from model and optimizer, and close the trackers."""
+        """Remove every hook from model and optimizer, and close the trackers.
+
+        With several workers, all of them call it; while an exception is under way each does so for
+        itself, and steps that wait for their numbers are dropped: the others may never come.
+        """
+        if self._group.workers > 1 and sys.exc_info()[0] is not None:
+            self._ride.forget()
+            self._reaction.forget()
         self.flush()
         self._meter.close()
         self._rate.close()
@@ -313,7 +321,7 @@ class Job:
     def _after_reaction(self, facts: StepFacts, outcome: Outcome | None) -> None:
         if isinstance(outcome, Applied):
             self._set_rate()
-        self._meter.heard()
+        self._meter.heard(facts.step)
         self._check_finite(facts)
 
     def _apply(self, decision: Decision) -> Outcome:

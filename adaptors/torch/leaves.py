@@ -72,7 +72,8 @@ class Arrivals:
         parameters: Its trainable parameters.
         static_graph: Read the graph once, at the first forward pass, and trust it.
         on_arrival: Called with a parameter's place when its gradient is in ``.grad``.
-        on_last: Called once in a backward pass, when all that were foreseen have arrived.
+        on_last: Called once in a step, when all that were foreseen have arrived, or at the end of the
+            backward pass by which all have that did in the step before.
     """
 
     def __init__(
@@ -91,6 +92,8 @@ class Arrivals:
         self._fresh = True
         self._arrived: set[int] = set()
         self._missing = 0
+        self._usual: frozenset[int] | None = None
+        self._at_once = self._asked = False
         self.complete = False
         self.late = False
         self._handles: list[Any] = [
@@ -104,14 +107,18 @@ class Arrivals:
         """Whether a gradient has arrived since :meth:`reset`."""
         return bool(self._arrived)
 
-    def reset(self, *, foresee: bool = True) -> None:
+    def reset(self, *, foresee: bool = True, at_once: bool = False) -> None:
         """Get ready for the next backward pass.
 
         Args:
             foresee: Whether anybody must know when the last gradient has arrived; without, the
                 graph is not read.
+            at_once: While nothing is known of earlier steps, take the first backward pass for the
+                only one.
         """
-        self._reads = foresee
+        self._reads, self._at_once, self._asked = foresee, at_once, False
+        if self._arrived:
+            self._usual = frozenset(self._arrived)
         if self._arrived and frozenset(self._arrived) != self._foreseen:
             self._foreseen = frozenset(self._arrived)
         self._arrived = set()
@@ -134,9 +141,29 @@ class Arrivals:
                 self._foreseen, self._fresh = seen | before, False
                 self._missing = len(self._foreseen)
 
+    def _listen(self) -> None:
+        """Ask the engine, once in a backward pass, to tell its end.
+
+        An output that the loss does not use leads to parameters that never arrive: only the end tells
+        that all are there. The call is the one that torch's own FSDP makes.
+        """
+        if self._reads and not self._asked and not self.complete:
+            self._asked = True
+            engine: Any = torch.autograd.Variable._execution_engine
+            engine.queue_callback(self._ended)
+
+    def _ended(self) -> None:
+        """A backward pass is over: the last one, when all have arrived that did in the step before."""
+        self._asked = False
+        whole = self._at_once if self._usual is None else self._usual <= self._arrived
+        if whole and not self.complete:
+            self.complete = True
+            self._on_last()
+
     def _hook(self, place: int) -> Callable[[torch.Tensor], None]:
         def arrived(parameter: torch.Tensor) -> None:  # noqa: ARG001
             self.late = self.late or self.complete
+            self._listen()
             self._on_arrival(place)
             if place in self._arrived:
                 return
@@ -144,7 +171,7 @@ class Arrivals:
             if self._foreseen is None or place not in self._foreseen:
                 return
             self._missing -= 1
-            if self._missing == 0:
+            if self._missing == 0 and not self.complete:
                 self.complete = True
                 self._on_last()
 

@@ -15,6 +15,7 @@ from .gradients import Asked, Gradients
 from .group import Group
 from .groups import resolve_groups
 from .measurement import Measurement
+from .roster import Roster
 from .settings import JobSettings
 from .stopwatch import DATA, FORWARD, OPTIMIZER, Clock, Stopwatch, memory_bytes
 from .tally import Tally, origin_of
@@ -72,7 +73,7 @@ class Meter:
     ) -> None:
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._device, self._group, self._settings = parameters[0].device, group, settings
-        self._clock = clock
+        self._clock, self._roster = clock, Roster(model, optimizer, parameters)
         self._wanted = ask = wanted(needs_of(monitors))
         groups = resolve_groups(model, optimizer, ask.groups)
         updates = resolve_groups(model, optimizer, ask.updates)
@@ -139,6 +140,7 @@ class Meter:
 
     def before_step(self) -> None:
         """The optimizer is about to step."""
+        self._roster.check()
         self._gradients.before_step()
         if self._updates is not None and self.measured:
             token = self._watch.began_measuring()
@@ -181,10 +183,11 @@ class Meter:
         else:
             self._watch.monitor_seconds += seconds
 
-    def heard(self) -> None:
-        """Act on what the step that was read last says of the way to measure."""
-        if self._measurement is not None and self.tally.doubt is not None:
-            self._measurement.trust(self.tally.doubt)
+    def heard(self, step: int) -> None:
+        """Act on what ``step``, which was read, says of the way to measure."""
+        doubt = self.tally.doubts.pop(step, None)
+        if self._measurement is not None and doubt is not None:
+            self._measurement.trust(doubt)
 
     def lost(self) -> str:
         """Return, once, why a single worker's batch cannot be taken apart; else an empty string."""

@@ -47,13 +47,11 @@ class Read:
         facts: All of them.
         measured: Whether its gradient was measured.
         stop: Whether a worker wants to end.
-        doubt: Of per-example norms, if the step checked them.
     """
 
     facts: StepFacts
     measured: bool
     stop: bool = False
-    doubt: float | None = None
 
     @property
     def step(self) -> int:
@@ -62,13 +60,7 @@ class Read:
 
 
 class Reader(Protocol):
-    """Makes facts of a step's numbers: :class:`.tally.Tally`, :class:`.exchange.StepSums`.
-
-    Attributes:
-        doubt: Of per-example norms, in the step that was read last; ``None`` if it checked none.
-    """
-
-    doubt: float | None
+    """Makes facts of a step's numbers: :class:`.tally.Tally`, :class:`.exchange.StepSums`."""
 
     def read(self, known: Mapping[str, Any], values: Sequence[float]) -> tuple[StepFacts, bool]:
         """Return the facts and whether a worker wants to end.
@@ -189,13 +181,12 @@ class Reaction:
             return taken
         finished, reading = taken
         facts, stop = self._tally.read(finished.known, reading.values())
-        return Read(facts, finished.measured, stop, self._tally.doubt)
+        return Read(facts, finished.measured, stop)
 
     def _react_to(self, read: Read) -> None:
         facts = read.facts
         self.interrupted = self.interrupted or read.stop
         self.seconds += facts.seconds
-        self._tally.doubt = read.doubt  # steps may have been read long before, to be saved
         self._sampled = self._sampling.update(self._sampled, facts, measured=read.measured)
         step = self._engine.step(self._state, facts)
         self._state, self.signals = step.state, step.signals

@@ -81,7 +81,8 @@ class Tally:
         updates: Names of the groups whose update is measured.
 
     Attributes:
-        doubt: Of per-example norms, if the step read last was a check of them.
+        doubts: Of per-example norms, by the number of the step that was a check of them; whoever
+            reacts to the step takes them out. Steps may be read long before, to be saved.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Tally:
         self._loss: torch.Tensor | None = None
         self._loss_weight = 0.0
         self._batch_before = 0
-        self.doubt: float | None = None
+        self.doubts: dict[int, float] = {}
 
     @property
     def length(self) -> int:
@@ -196,7 +197,9 @@ class Tally:
             fields["small_batches"], fields["origin"] = 0, "none"
         if weight > 0.0:
             fields["loss"] = numbers.one("loss") / weight
-        self.doubt = numbers.maybe("doubt")
+        doubt = numbers.maybe("doubt")
+        if doubt is not None:
+            self.doubts[known["step"]] = doubt
         if len(self._layout.seats) > _ALWAYS_SEATS:
             fields.update(self._further(numbers, count, batch))
         self._batch_before = batch

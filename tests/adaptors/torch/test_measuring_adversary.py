@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,11 @@ from torch.nn import functional as F  # noqa: N812
 
 from workbench import StepFacts
 from workbench.adaptors.torch import Job, attach
+from workbench.adaptors.torch.launch import run_script
+from workbench.errors import ConfigurationError, StageError
 from workbench.testing import MemoryTracker
+
+SCRIPT = Path(__file__).parent / "scripts" / "adversary.py"
 
 
 @pytest.fixture
@@ -52,7 +58,8 @@ def test_norms_are_those_of_the_scale_in_force_although_the_loop_updates_it(
         )
         for epoch in job.epochs(1):
             for inputs, targets, _ in epoch:
-                scaler.scale(F.cross_entropy(model(inputs), targets)).backward()
+                loss = F.cross_entropy(model(inputs), targets)
+                scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 if job.at_boundary:
                     scaler.step(optimizer)
                     scaler.update()
@@ -107,3 +114,138 @@ def test_a_second_backward_pass_makes_the_norms_of_a_step_undetermined_not_wrong
     facts = facts_of(tracker)
     assert [one.grad_sqnorm_big is None for one in facts] == [at == 3 for at in range(6)]
     assert all(one.grad_sqnorm_big is None or one.grad_sqnorm_big > 0.01 for one in facts)
+
+
+class TwoHeads(torch.nn.Module):
+    """Returns two outputs; the loss uses the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head, self.other = (torch.nn.Linear(8, n) for n in (8, 3, 2))
+
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden = torch.relu(self.body(inputs))
+        return self.head(hidden), self.other(hidden)
+
+
+@pytest.mark.parametrize("largest", [None, 8])
+def test_norms_are_taken_before_the_loop_clips_although_an_output_is_unused(
+    started: Callable[..., Any], largest: int | None
+) -> None:
+    def norms(clip: float) -> list[float | None]:
+        job, model, optimizer, tracker = started(
+            model=TwoHeads(), lr=0.0, max_batch_size_per_worker=largest, monitors=["noise_scale"]
+        )
+        for epoch in job.epochs(1):
+            for inputs, targets, _ in epoch:
+                F.cross_entropy(model(inputs)[0], targets).backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+                optimizer.step()
+                optimizer.zero_grad()
+        job.close()
+        return [facts.grad_sqnorm_big for facts in facts_of(tracker)]
+
+    unknown = 0 if largest is None else 1  # accumulating, the first step has nothing to go by
+    assert norms(clip=1e-3)[unknown:] == pytest.approx(norms(clip=1e9)[unknown:], rel=1e-6)
+
+
+@pytest.mark.parametrize("largest", [None, 8])
+def test_a_parameter_that_the_job_does_not_know_is_refused_before_it_is_trained(
+    started: Callable[..., Any], make_mlp: Callable[..., Any], largest: int | None
+) -> None:
+    for how, told in (("thawed", "frozen at attach"), ("added", "does not know")):
+        model = make_mlp()
+        model[0].requires_grad_(how != "thawed")
+        job, model, optimizer, _ = started(model=model, max_batch_size_per_worker=largest)
+        before = [weight.clone() for weight in model.state_dict().values()]
+        with pytest.raises(ConfigurationError, match=told):
+            for epoch in job.epochs(1):
+                for inputs, targets, _ in epoch:
+                    if how == "thawed":
+                        model[0].requires_grad_()
+                    else:
+                        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))]})
+                    F.cross_entropy(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+        assert all(map(torch.equal, before, model.state_dict().values()))
+        job.close()
+
+
+def test_parameters_frozen_and_thawed_again_after_attach_are_trained_and_measured(
+    started: Callable[..., Any],
+) -> None:
+    job, model, optimizer, tracker = started(monitors=["noise_scale"])
+    for epoch in job.epochs(1):
+        for inputs, targets, _ in epoch:
+            model[0].requires_grad_(job.step not in (2, 3))
+            before = model[0].weight.detach().clone()
+            F.cross_entropy(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+            assert torch.equal(before, model[0].weight) == (job.step in (2, 3))
+    job.close()
+    norms = [facts.grad_sqnorm_big or 0.0 for facts in facts_of(tracker)]
+    assert max(norms[2:4]) < min(*norms[:2], *norms[4:])
+
+
+@pytest.mark.parametrize("saved_at", range(1, 6))
+def test_saving_loses_no_check_of_the_way_to_measure(
+    started: Callable[..., Any], saved_at: int
+) -> None:
+    def origins(*, saves: bool) -> list[str]:
+        job, model, optimizer, tracker = started(
+            count=160, read_lag=2, measure_every=4, monitors=["noise_scale"]
+        )
+        for epoch in job.epochs(1):
+            for inputs, targets, _ in epoch:
+                if saves and job.step == saved_at:
+                    job.state_dict()
+                F.cross_entropy(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                optimizer.zero_grad()
+        job.close()
+        return [facts.origin for facts in facts_of(tracker)]
+
+    assert origins(saves=True) == origins(saves=False)
+    assert "per-example" in origins(saves=True)
+
+
+def workers(folder: Path, workers: int, **options: Any) -> list[dict[str, Any]]:
+    """Run the adversary's loop; return what each rank told."""
+    run_script(SCRIPT, [json.dumps(options)], workers=workers, folder=folder)
+    return [json.loads((folder / f"told-{rank}.json").read_text()) for rank in range(workers)]
+
+
+def test_clipping_is_exact_on_two_workers_although_an_output_is_unused(tmp_path: Path) -> None:
+    (one,) = workers(tmp_path / "1", 1, clip=0.05, clip_from=1)
+    two, other = workers(tmp_path / "2", 2, clip=0.05, clip_from=1)
+    assert two["weights"] == other["weights"]
+    assert two["weights"] == pytest.approx(one["weights"], abs=1e-5)
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_an_overflow_on_one_worker_makes_all_skip_from_the_first_step_on(
+    tmp_path: Path, who: int
+) -> None:
+    told = workers(tmp_path, 2, scaler=True, overflows={"rank": who, "steps": [0, 1, 5, 11]})
+    assert told[0]["weights"] == told[1]["weights"]
+    assert [at for at, skipped in enumerate(told[0]["skipped"]) if skipped] == [0, 1, 5, 11]
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_job_closed_because_of_an_exception_does_not_wait_for_the_others(
+    tmp_path: Path, who: int
+) -> None:
+    with pytest.raises(StageError, match=f"rank {who} failed: KeyError: 'mine'"):
+        workers(tmp_path, 2, raises={"rank": who, "step": 4})
+
+
+def test_numbers_are_whole_when_all_ranks_save_and_flush_within_a_step(tmp_path: Path) -> None:
+    plain, _ = workers(tmp_path / "plain", 2)
+    saved, _ = workers(tmp_path / "saved", 2, saves=[1, 2, 7])
+    flushed, _ = workers(tmp_path / "flushed", 2, flushes=[1, 5, 6])
+    assert plain["weights"] == saved["weights"] == flushed["weights"]
+    assert len(plain["facts"]) == 12
+    for told in (saved, flushed):  # riders are single precision, what is flushed is double
+        assert told["facts"] == [pytest.approx(one, rel=1e-6) for one in plain["facts"]]

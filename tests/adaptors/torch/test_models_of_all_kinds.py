@@ -176,7 +176,8 @@ def test_training_stops_at_the_step_where_a_number_became_nan(
 ) -> None:
     model, tracker = make_mlp(), MemoryTracker()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    job = attach(model, optimizer, make_rows(200), batch_size=16, trackers=[tracker])
+    options: dict[str, Any] = {"batch_size": 16, "measure_every": 1, "trackers": [tracker]}
+    job = attach(model, optimizer, make_rows(200), **options)
     with pytest.raises(
         NonFiniteError, match=f"the {where} became NaN or infinite at step 5"
     ) as caught:
