@@ -24,6 +24,7 @@ FOR_TRAINING_SCRIPTS = (
     "workbench.policies",
     "workbench.tracing",
     "workbench.adaptors.torch.attachment",
+    "workbench.adaptors.torch.watching",
 )
 
 

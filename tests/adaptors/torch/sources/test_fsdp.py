@@ -14,36 +14,30 @@ from workbench.errors import ConfigurationError
 
 pytestmark = pytest.mark.timeout(300)
 
-EXACT = [
-    "even", "one module", "kept after forward", "accumulating", "clipped", "scaled", "sums",
-    "sums, divided",
-]  # fmt: skip
-OTHERS = [
-    "uneven",
-    "accumulating with sync",
-    "broken",
-    "bfloat16 parameters",
-    "bfloat16",
-    "float16",
-]
+EXACT = ["even", "accumulating", "scaled", "sums"]
+OTHERS = ["uneven", "accumulating with sync", "broken", "bfloat16", "float16"]
+RARE_EXACT = ["one module", "kept after forward", "clipped", "sums, divided"]
 
 
 @pytest.fixture
 def two(ranks: Callable[..., list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    return [told["fsdp"] for told in ranks(2, "all", "fsdp", "watch")]
+    return [told["fsdp"] for told in ranks(2, "all", "fsdp", "watch", "page")]
 
 
-@pytest.mark.parametrize("case", EXACT + OTHERS)
-def test_shards_are_the_same_bits_as_without_the_source(case: str, two: Any) -> None:
-    for told in two:
+@pytest.fixture
+def rare(ranks: Callable[..., list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [told["fsdp rare"] for told in ranks(2, "fsdp rare")]
+
+
+def same_bits(case: str, ranks: Any) -> None:
+    for told in ranks:
         assert len(told[case]["hashes"]) == 3
         assert len(set(told[case]["hashes"])) == 1
-    assert two[0][case]["hash"] != two[1][case]["hash"], "each rank has a shard of its own"
+    assert ranks[0][case]["hash"] != ranks[1][case]["hash"], "each rank has a shard of its own"
 
 
-@pytest.mark.parametrize("case", EXACT)
-def test_norms_are_those_of_an_unsharded_twin(case: str, two: Any) -> None:
-    for told in two:
+def norms_of_the_twin(case: str, ranks: Any) -> None:
+    for told in ranks:
         seen, truth = told[case]["seen"], told[case]["truth"]
         assert len(seen) == len(truth) >= 6
         for (_, big, (small, _, count)), true in zip(seen, truth, strict=True):
@@ -52,15 +46,44 @@ def test_norms_are_those_of_an_unsharded_twin(case: str, two: Any) -> None:
             assert count == 2
 
 
-@pytest.mark.parametrize("case", ["bfloat16", "bfloat16 parameters"])
-def test_low_precision_measures_the_rounded_gradient(case: str, two: Any) -> None:
-    for told in two:
-        for (_, big, (small, _, _)), true in zip(
-            told[case]["seen"], told[case]["truth"], strict=True
-        ):
+def rounded_norms(case: str, ranks: Any) -> None:
+    for told in ranks:
+        seen, truth = told[case]["seen"], told[case]["truth"]
+        for (_, big, (small, _, _)), true in zip(seen, truth, strict=True):
             assert big == pytest.approx(true["big"], rel=0.05)
             assert small == pytest.approx(true["small"], rel=0.05)
             assert big != pytest.approx(true["big"], rel=1e-6), "the twin is not rounded"
+
+
+@pytest.mark.parametrize("case", EXACT + OTHERS)
+def test_shards_are_the_same_bits_as_without_the_source(case: str, two: Any) -> None:
+    same_bits(case, two)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("case", [*RARE_EXACT, "bfloat16 parameters"])
+def test_shards_are_the_same_bits_in_rarer_settings(case: str, rare: Any) -> None:
+    same_bits(case, rare)
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_norms_are_those_of_an_unsharded_twin(case: str, two: Any) -> None:
+    norms_of_the_twin(case, two)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("case", RARE_EXACT)
+def test_norms_are_those_of_the_twin_in_rarer_settings(case: str, rare: Any) -> None:
+    norms_of_the_twin(case, rare)
+
+
+def test_low_precision_measures_the_rounded_gradient(two: Any) -> None:
+    rounded_norms("bfloat16", two)
+
+
+@pytest.mark.campaign
+def test_low_precision_parameters_measure_the_rounded_gradient(rare: Any) -> None:
+    rounded_norms("bfloat16 parameters", rare)
 
 
 def test_uneven_batches_have_the_noise_of_the_plain_mean(two: Any) -> None:

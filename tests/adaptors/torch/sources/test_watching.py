@@ -17,7 +17,7 @@ STEP, SAMPLES, BATCH, TARGET, LOSS, ORIGIN, COUNT, SMALL, BIG, RATE = range(10)
 
 @pytest.fixture
 def two(ranks: Callable[..., list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    return [told["watch"] for told in ranks(2, "all", "fsdp", "watch")]
+    return [told["watch"] for told in ranks(2, "all", "fsdp", "watch", "page")]
 
 
 @pytest.mark.parametrize(

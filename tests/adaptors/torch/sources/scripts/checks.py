@@ -12,14 +12,18 @@ torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=rank, world_size=workers)
 told = {}
 for which in sys.argv[2:]:
-    if which == "fsdp":
+    if which.startswith("fsdp"):
         import fsdp_checks  # type: ignore[import-not-found]
 
-        told[which] = fsdp_checks.checked()
+        told[which] = fsdp_checks.checked(which)
     elif which == "watch":
         import watch_checks  # type: ignore[import-not-found]
 
         told[which] = watch_checks.checked()
+    elif which == "page":
+        import page_checks  # type: ignore[import-not-found]
+
+        told[which] = page_checks.checked()
     else:
         import ddp_checks  # type: ignore[import-not-found]
 

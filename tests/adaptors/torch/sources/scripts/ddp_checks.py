@@ -161,7 +161,7 @@ def true_norms(
 
 
 COMMON: dict[str, dict[str, Any]] = {
-    "200 steps": {"steps": 200},
+    "80 steps": {"steps": 80},
     "AdamW": {"optimizer": "AdamW"},
     "views": {"gradient_as_bucket_view": True},
     "views kept": {"gradient_as_bucket_view": True, "set_to_none": False},
@@ -193,6 +193,7 @@ MORE: dict[str, dict[str, Any]] = {
     "sparse": {"sparse": True},
     "batched copies": {"batched_grad_copy": True},
 }
+LONG: dict[str, dict[str, Any]] = {"500 steps": {"steps": 500}}
 COMPILED: dict[str, dict[str, Any]] = {
     "compiled": {"compiled": "aot_eager", "steps": 8},
     "compiled, split": {"compiled": "eager", "steps": 8, "bucket_cap_mb": 1, "width": 600},
@@ -273,7 +274,7 @@ def reads() -> dict[str, int]:
 
 
 def checked(which: str) -> dict[str, Any]:
-    cases = {"common": COMMON, "compiled": COMPILED}.get(which, {**COMMON, **MORE})
+    cases = {"common": COMMON, "compiled": COMPILED, "long": LONG}.get(which, {**COMMON, **MORE})
     told: dict[str, Any] = {}
     for name, options in cases.items():
         runs = {how: train(how, **options) for how in ("plain", "idle", "measured")}
