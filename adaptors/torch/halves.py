@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from .ear import Ear
 from .leaves import tensors_in
 
 
@@ -48,7 +49,7 @@ class Halves:
         self._half: Sequence[torch.Tensor | None] | None = None
         self._forwards = 0
         self.refusal = ""
-        self._handle = model.register_forward_hook(self._after_forward)
+        self._handle = model.register_forward_hook(Ear(self._after_forward))
 
     def arm(self, rows: int) -> None:
         """Split the next batch, of ``rows`` samples; 0 or 1: do not."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from .ear import Ear
+
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     """Yield the tensors in a model's output: a tensor, or tuples, lists, mappings of them.
@@ -100,7 +102,7 @@ class Arrivals:
             parameter.register_post_accumulate_grad_hook(self._hook(place))  # type: ignore[no-untyped-call]
             for place, parameter in enumerate(parameters)
         ]
-        self._handles.append(model.register_forward_hook(self._after_forward))
+        self._handles.append(model.register_forward_hook(Ear(self._after_forward)))
 
     @property
     def any(self) -> bool:

@@ -11,6 +11,7 @@ import torch
 from workbench.cursor import StepPlan
 from workbench.monitors.protocol import Monitor, needs_of
 
+from .ear import Ear
 from .gradients import Asked, Gradients
 from .group import Group
 from .groups import resolve_groups
@@ -85,8 +86,8 @@ class Meter:
         self._updates = Updates(parameters, updates) if updates else None
         timed = ask.phases or ask.ranks
         self._watch = Stopwatch(clock, self._device, phases=timed)
-        mark = model.register_forward_hook(lambda *_: self._watch.mark(FORWARD)) if timed else None
-        self._forward_mark = mark
+        ear = Ear(lambda *_: self._watch.mark(FORWARD))
+        self._forward_mark = model.register_forward_hook(ear) if timed else None
         self.tally = Tally(
             self._device, group, wanted=ask, groups=list(groups), updates=list(updates)
         )

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.autograd.graph import disable_saved_tensors_hooks
 
+from workbench.adaptors.torch.ear import Ear
+
 from .coverage import Covered, covered_modules, mixes, mixing
 from .pairs import row_sqnorms
 
@@ -137,7 +139,7 @@ class PerExample:
             return
         for place, covered in self._modules.items():
             hook = partial(self._called, armed, place)
-            armed.handles.append(covered.module.register_forward_hook(hook))
+            armed.handles.append(covered.module.register_forward_hook(Ear(hook)))
 
     def collect(self) -> torch.Tensor | None:
         """Return ``sum(|g_i|^2) / B`` over the covered parameters, and remove the hooks.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +250,27 @@ def test_numbers_are_whole_when_all_ranks_save_and_flush_within_a_step(tmp_path:
     assert len(plain["facts"]) == 12
     for told in (saved, flushed):  # riders are single precision, what is flushed is double
         assert told["facts"] == [pytest.approx(one, rel=1e-6) for one in plain["facts"]]
+
+
+@pytest.mark.parametrize(
+    ("how", "rows"), [("split", {2}), ("auto", {2, 16}), ("micro-batches", {2})]
+)
+def test_a_model_is_copied_and_saved_without_the_job_that_watches_it(
+    started: Callable[..., Any], tmp_path: Path, how: str, rows: set[int]
+) -> None:
+    apart: dict[str, Any] = {"single_worker": how}
+    if how == "micro-batches":
+        apart = {"max_batch_size_per_worker": 8}
+    job, model, optimizer, tracker = started(monitors=["noise_scale", "throughput"], **apart)
+    for epoch in job.epochs(1):
+        for inputs, targets, _ in epoch:
+            torch.save(model, tmp_path / "model.pt")
+            others = [deepcopy(model), torch.load(tmp_path / "model.pt", weights_only=False)]
+            loss = F.cross_entropy(model(inputs), targets)
+            for other in others:
+                assert torch.equal(F.cross_entropy(other(inputs), targets), loss)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+    job.close()
+    assert {facts.small_batches for facts in facts_of(tracker)} == rows
