@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from workbench.monitors import DEFAULT_MONITORS
+from workbench.adaptors.torch import attach
+from workbench.monitors import DEFAULT_MONITORS, MONITORS
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
@@ -35,6 +36,56 @@ def test_weights_are_bit_identical_with_and_without_monitors(
     assert all(map(torch.equal, runs[0].weights, runs[1].weights))
     assert any(record.facts.splits for record in runs[0].tracker.records)
     assert not any(record.facts.splits for record in runs[1].tracker.records)
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("largest", [None, 5])
+def test_all_monitors_leave_200_steps_bit_identical(
+    make_mlp: Callable[..., Any],
+    make_rows: Callable[..., Any],
+    precision: torch.dtype | None,
+    scaled: bool,
+    largest: int | None,
+) -> None:
+    """With momentum, dropout, autocast, and a scaler that grows its factor and finds overflows."""
+
+    def weights(monitors: tuple[str, ...]) -> tuple[int, list[torch.Tensor]]:
+        model = make_mlp(3, dropout=0.3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=20, enabled=scaled)
+        job = attach(
+            model,
+            optimizer,
+            make_rows(160),
+            batch_size=16,
+            measure_every=2,
+            monitors=monitors,
+            max_batch_size_per_worker=largest,
+            steps_at_boundary=True,
+            grad_scaler=scaler,
+        )
+        torch.manual_seed(7)
+        for epoch in job.epochs(20):
+            for inputs, targets, _ in epoch:
+                with torch.autocast("cpu", precision or torch.bfloat16, enabled=bool(precision)):
+                    loss = torch.nn.functional.cross_entropy(model(inputs), targets)
+                if scaled and job.step % 50 == 30:
+                    loss = loss * float("inf")
+                scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                if job.at_boundary:
+                    scaler.unscale_(optimizer)
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                    scaler.step(optimizer)
+                    scaler.update()
+                    optimizer.zero_grad()
+        job.close()
+        return job.step, list(model.state_dict().values())
+
+    plain, watched = weights(()), weights(tuple(MONITORS))
+    assert plain[0] == watched[0] == 200
+    assert all(weight.isfinite().all() for weight in plain[1])
+    assert all(map(torch.equal, plain[1], watched[1]))
 
 
 def test_an_attached_loop_gives_the_weights_of_a_plain_loop(

@@ -31,7 +31,7 @@ generator = torch.Generator().manual_seed(1)
 inputs = torch.randn(96, 8, generator=generator)
 dataset = torch.utils.data.TensorDataset(inputs, torch.randint(0, 3, (96,), generator=generator))
 model = TwoHeads()
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=options.get("scaler", False))
 overflows = options.get("overflows", {"rank": -1, "steps": []})
 raises = options.get("raises", {"rank": -1, "step": -1})
@@ -42,12 +42,12 @@ job = attach(
     dataset,
     batch_size=16,
     measure_every=2,
-    monitors=["noise_scale"],
+    monitors=options.get("monitors", ["noise_scale"]),
     grad_scaler=scaler,
     trackers=[tracker],
 )
 try:
-    for epoch in job.epochs(2):
+    for epoch in job.epochs(options.get("epochs", 2)):
         for inputs, targets in epoch:
             if raises == {"rank": job.rank, "step": job.step}:
                 raise KeyError("mine")
