@@ -42,7 +42,7 @@ def sqnorms(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     parts, counts = _parts(tensors)
     if len(parts) == len(counts):
         return parts
-    return torch.stack([part.sum() for part in parts.split(counts)])
+    return torch.stack([part.sum() for part in torch.split(parts, counts)])
 
 
 def _parts(tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
@@ -60,7 +60,7 @@ def _by_chunks(tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[int]
         if not flat.is_contiguous():
             flat = _dense(flat)
         flat = flat.view(-1)
-        chunks = flat.split(CHUNK) if flat.numel() > CHUNK else (flat,)
+        chunks = torch.split(flat, CHUNK) if flat.numel() > CHUNK else (flat,)
         numbers.extend(torch.dot(chunk, chunk) for chunk in chunks)
         counts.append(len(chunks))
     if len({number.dtype for number in numbers}) > 1:
