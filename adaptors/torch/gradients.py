@@ -119,9 +119,7 @@ class Gradients:
             riders: Numbers to be added over the workers together with the gradients.
         """
         alone = last and self._reducer is None and not self._stash
-        self._arrivals.reset(
-            foresee=not alone or asked.norms or bool(asked.step), at_once=alone or self._scales
-        )
+        self._arrivals.reset(foresee=not alone or asked.norms or bool(asked.step))
         self._weight, self._rows, self._last, self._closed = weight, rows, last, False
         self._asked, self._riders, self._open = asked, None, True
         if self._measurement is not None and asked.norms:
@@ -139,7 +137,24 @@ class Gradients:
                 "use_reentrant=False, leave out static_graph"
             )
         if self._arrivals.any and not self._closed:
-            self._close_backward()
+            self._close_late()
+
+    def tell(self, loss: torch.Tensor) -> None:
+        """Hear the loss that the backward pass will start from."""
+        self._arrivals.tell(loss)
+
+    def _close_late(self) -> None:
+        """The end of the backward pass was not seen; the loop may have clipped since."""
+        alone = self._last and self._reducer is None and not self._stash
+        if self._arrivals.awaited and not alone:
+            raise ConfigurationError(
+                "an output of the model is not used by the loss, so that the end of the backward pass "
+                "cannot be seen; allowed with several workers or accumulation when the loss is told "
+                "before backward(): call job.observe(loss=loss)"
+            )
+        if alone:
+            self._asked = Asked()  # norms would be of what the loop made of the gradient
+        self._close_backward()
 
     def collect(self, *, size: int) -> Measured:
         """Return what was measured since the last call, in a step of ``size`` samples."""

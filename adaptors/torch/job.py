@@ -175,14 +175,15 @@ class Job:
         self.flush()
 
     def observe(self, *, loss: torch.Tensor) -> None:
-        """Tell the job the mean loss of the batch just drawn (for the signal ``loss``).
+        """Tell the job the mean loss of the batch just drawn, before ``backward()``.
 
-        Nothing is copied to the host here.
+        It feeds the signal ``loss``, and its graph tells which gradients will come: a model with an
+        output that the loss does not use needs it. Nothing is copied to the host here.
 
         Raises:
             ConfigurationError: ``loss`` is not one number.
         """
-        self._meter.tally.observe(loss)
+        self._meter.observe(loss)
 
     def flush(self) -> None:
         """React to the steps whose numbers are still under way.

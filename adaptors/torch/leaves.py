@@ -66,16 +66,16 @@ class Arrivals:
     """Tells when the gradient of each parameter, and of the last one of a backward, has arrived.
 
     Post-accumulate hooks (public API) see each arrival. Which arrival is the last follows from the
-    graph of the model's output, read at every forward pass; where the model's own ``forward`` is not
-    what the loop calls, from what arrived the last time.
+    graph, read when the first gradient arrives: the graph of the loss where it was told, else that of
+    the model's outputs; where the model's own ``forward`` is not what the loop calls, from what
+    arrived the last time.
 
     Args:
         model: The module whose outputs lead to the loss.
         parameters: Its trainable parameters.
-        static_graph: Read the graph once, at the first forward pass, and trust it.
+        static_graph: Read the graph once, and trust it.
         on_arrival: Called with a parameter's place when its gradient is in ``.grad``.
-        on_last: Called once in a step, when all that were foreseen have arrived, or at the end of the
-            backward pass by which all have that did in the step before.
+        on_last: Called once in a step, when all that were foreseen have arrived.
     """
 
     def __init__(
@@ -91,11 +91,10 @@ class Arrivals:
         self._static, self._reads = static_graph, True
         self._on_arrival, self._on_last = on_arrival, on_last
         self._foreseen: frozenset[int] | None = None
-        self._fresh = True
+        self._outputs: list[Any] = []
+        self._told = False
         self._arrived: set[int] = set()
         self._missing = 0
-        self._usual: frozenset[int] | None = None
-        self._at_once = self._asked = False
         self.complete = False
         self.late = False
         self._handles: list[Any] = [
@@ -109,24 +108,29 @@ class Arrivals:
         """Whether a gradient has arrived since :meth:`reset`."""
         return bool(self._arrived)
 
-    def reset(self, *, foresee: bool = True, at_once: bool = False) -> None:
+    @property
+    def awaited(self) -> bool:
+        """Whether gradients that were foreseen have not arrived."""
+        return self._foreseen is not None and self._missing > 0
+
+    def reset(self, *, foresee: bool = True) -> None:
         """Get ready for the next backward pass.
 
         Args:
             foresee: Whether anybody must know when the last gradient has arrived; without, the
                 graph is not read.
-            at_once: While nothing is known of earlier steps, take the first backward pass for the
-                only one.
         """
-        self._reads, self._at_once, self._asked = foresee, at_once, False
-        if self._arrived:
-            self._usual = frozenset(self._arrived)
+        self._reads, self._told, self._outputs = foresee, False, []
         if self._arrived and frozenset(self._arrived) != self._foreseen:
             self._foreseen = frozenset(self._arrived)
         self._arrived = set()
-        self._fresh = True
         self._missing = len(self._foreseen or ())
         self.complete = self.late = False
+
+    def tell(self, loss: torch.Tensor) -> None:
+        """Hear the loss that the backward pass will start from."""
+        if self._reads and not self._arrived and loss.grad_fn is not None:
+            self._told, self._outputs = True, [loss]
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -134,38 +138,25 @@ class Arrivals:
             handle.remove()
 
     def _after_forward(self, module: torch.nn.Module, inputs: Any, outputs: Any) -> None:  # noqa: ARG002
-        if not self._reads or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if not self._reads or self._told:
             return
-        if self._foreseen is None or not self._static:
-            seen = reached(outputs, self._places)
-            if seen is not None:
-                before = frozenset() if self._fresh else self._foreseen or frozenset()
-                self._foreseen, self._fresh = seen | before, False
-                self._missing = len(self._foreseen)
+        if not torch.compiler.is_compiling() and torch.is_grad_enabled():
+            self._outputs.append(outputs)
 
-    def _listen(self) -> None:
-        """Ask the engine, once in a backward pass, to tell its end.
-
-        An output that the loss does not use leads to parameters that never arrive: only the end tells
-        that all are there. The call is the one that torch's own FSDP makes.
-        """
-        if self._reads and not self._asked and not self.complete:
-            self._asked = True
-            engine: Any = torch.autograd.Variable._execution_engine
-            engine.queue_callback(self._ended)
-
-    def _ended(self) -> None:
-        """A backward pass is over: the last one, when all have arrived that did in the step before."""
-        self._asked = False
-        whole = self._at_once if self._usual is None else self._usual <= self._arrived
-        if whole and not self.complete:
-            self.complete = True
-            self._on_last()
+    def _foresee(self) -> None:
+        """Read the graph; what it holds may be freed from here on."""
+        outputs, self._outputs = self._outputs, []
+        if self._static and self._foreseen is not None:
+            return
+        seen = reached(outputs, self._places)
+        if seen is not None:
+            self._foreseen, self._missing = seen, len(seen)
 
     def _hook(self, place: int) -> Callable[[torch.Tensor], None]:
         def arrived(parameter: torch.Tensor) -> None:  # noqa: ARG001
             self.late = self.late or self.complete
-            self._listen()
+            if self._outputs:
+                self._foresee()
             self._on_arrival(place)
             if place in self._arrived:
                 return

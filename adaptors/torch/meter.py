@@ -139,6 +139,11 @@ class Meter:
         )
         self.tally.expect(weight)
 
+    def observe(self, loss: torch.Tensor) -> None:
+        """Take the mean loss of the current micro-batch."""
+        self.tally.observe(loss)
+        self._gradients.tell(loss)
+
     def before_step(self) -> None:
         """The optimizer is about to step."""
         self._roster.check()

@@ -131,25 +131,46 @@ class TwoHeads(torch.nn.Module):
         return self.head(hidden), self.other(hidden)
 
 
+def clipped_norms(
+    started: Callable[..., Any], clip: float, *, told: bool, **options: Any
+) -> list[float | None]:
+    job, model, optimizer, tracker = started(
+        model=TwoHeads(), lr=0.0, monitors=["noise_scale"], **options
+    )
+    for epoch in job.epochs(1):
+        for inputs, targets, _ in epoch:
+            loss = F.cross_entropy(model(inputs)[0], targets)
+            if told:
+                job.observe(loss=loss)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+            optimizer.zero_grad()
+    job.close()
+    return [facts.grad_sqnorm_big for facts in facts_of(tracker)]
+
+
 @pytest.mark.parametrize("largest", [None, 8])
 def test_norms_are_taken_before_the_loop_clips_although_an_output_is_unused(
     started: Callable[..., Any], largest: int | None
 ) -> None:
-    def norms(clip: float) -> list[float | None]:
-        job, model, optimizer, tracker = started(
-            model=TwoHeads(), lr=0.0, max_batch_size_per_worker=largest, monitors=["noise_scale"]
-        )
-        for epoch in job.epochs(1):
-            for inputs, targets, _ in epoch:
-                F.cross_entropy(model(inputs)[0], targets).backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-                optimizer.step()
-                optimizer.zero_grad()
-        job.close()
-        return [facts.grad_sqnorm_big for facts in facts_of(tracker)]
+    free = clipped_norms(started, 1e9, told=True, max_batch_size_per_worker=largest)
+    tight = clipped_norms(started, 1e-3, told=True, max_batch_size_per_worker=largest)
+    assert tight == pytest.approx(free, rel=1e-6)
+    assert all(norm and norm > 0.01 for norm in tight)
 
-    unknown = 0 if largest is None else 1  # accumulating, the first step has nothing to go by
-    assert norms(clip=1e-3)[unknown:] == pytest.approx(norms(clip=1e9)[unknown:], rel=1e-6)
+
+def test_an_unused_output_of_a_loss_that_was_not_told_leaves_norms_unknown(
+    started: Callable[..., Any],
+) -> None:
+    assert set(clipped_norms(started, 1e-3, told=False)) == {None}
+
+
+def test_an_unused_output_of_a_loss_that_was_not_told_is_refused_where_weights_depend_on_it(
+    started: Callable[..., Any],
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"call job\.observe\(loss=loss\)"):
+        clipped_norms(started, 1e-3, told=False, max_batch_size_per_worker=8)
 
 
 @pytest.mark.parametrize("largest", [None, 8])
@@ -220,8 +241,8 @@ def workers(folder: Path, workers: int, **options: Any) -> list[dict[str, Any]]:
 
 
 def test_clipping_is_exact_on_two_workers_although_an_output_is_unused(tmp_path: Path) -> None:
-    (one,) = workers(tmp_path / "1", 1, clip=0.05, clip_from=1)
-    two, other = workers(tmp_path / "2", 2, clip=0.05, clip_from=1)
+    (one,) = workers(tmp_path / "1", 1, clip=0.05, clip_from=0)
+    two, other = workers(tmp_path / "2", 2, clip=0.05, clip_from=0)
     assert two["weights"] == other["weights"]
     assert two["weights"] == pytest.approx(one["weights"], abs=1e-5)
 
