@@ -17,12 +17,15 @@ import torch
 
 from .ear import Ear
 from .leaves import tensors_in
+from .norms import sqnorm
 
 
 class Halves:
     """Measures ``|g_1 - g|²`` for the first half ``g_1`` of a batch with gradient ``g``.
 
     The rows of the output must belong to the samples of the batch, and the loss be a mean over them.
+    What a loss adds beside it (a penalty on the weights) is in ``.grad`` and in no half: ``whole``
+    takes the gradient through the output alone as well, so that the halves are compared with that.
 
     Args:
         model: The module whose output leads to the loss.
@@ -32,6 +35,9 @@ class Halves:
 
     Attributes:
         seconds: Time that second passes took, by ``clock``.
+        mismatch: ``|g_output - g|² / |g|²`` of the last split with ``whole``, one number on the
+            device; ``None`` without.
+        coarse: Whether the last split was of a forward pass under autocast.
     """
 
     def __init__(
@@ -47,13 +53,23 @@ class Halves:
         self._rows = 0
         self._busy = False
         self._half: Sequence[torch.Tensor | None] | None = None
+        self._all: Sequence[torch.Tensor | None] | None = None
+        self._whole = False
+        self.mismatch: torch.Tensor | None = None
+        self.coarse = False
         self._forwards = 0
         self.refusal = ""
         self._handle = model.register_forward_hook(Ear(self._after_forward))
 
-    def arm(self, rows: int) -> None:
-        """Split the next batch, of ``rows`` samples; 0 or 1: do not."""
+    def arm(self, rows: int, *, whole: bool = False) -> None:
+        """Split the next batch, of ``rows`` samples; 0 or 1: do not.
+
+        Args:
+            rows: Of the batch.
+            whole: Whether to take the gradient through the output, too: one more backward pass.
+        """
         self._rows, self._half, self._forwards = rows if rows > 1 else 0, None, 0
+        self._whole, self._all, self.mismatch = whole, None, None
 
     def difference(self) -> tuple[dict[int, torch.Tensor], float] | None:
         """Return ``d = g_1 - g`` by place, and ``b_1 / b_2``; ``None`` if there was no split.
@@ -74,8 +90,15 @@ class Halves:
         if not moved:
             return None
         torch._foreach_mul_(list(moved.values()), rows / first)
-        grads = [self._parameters[at].grad for at in moved]
-        torch._foreach_sub_(list(moved.values()), [grad for grad in grads if grad is not None])
+        grads = {at: grad for at in moved if (grad := self._parameters[at].grad) is not None}
+        base, self._all = self._all, None
+        if base is None:
+            torch._foreach_sub_(list(moved.values()), list(grads.values()))
+            return moved, first / (rows - first)
+        mean = {at: part for at in moved if (part := base[at]) is not None}
+        torch._foreach_sub_(list(moved.values()), list(mean.values()))
+        beside = torch._foreach_sub(list(mean.values()), list(grads.values()))
+        self.mismatch = sqnorm(beside) / sqnorm(list(grads.values()))
         return moved, first / (rows - first)
 
     def close(self) -> None:
@@ -91,6 +114,7 @@ class Halves:
             self.refusal = f"the model's output is not one tensor with {self._rows} rows"
         elif self._forwards == 1:
             output = found[0]
+            self.coarse = torch.is_autocast_enabled(output.device.type)
             output.register_hook(  # type: ignore[no-untyped-call]
                 lambda gradient: self._split(output, gradient)
             )
@@ -108,6 +132,11 @@ class Halves:
                 self._half = torch.autograd.grad(
                     output, self._parameters, masked, retain_graph=True, allow_unused=True
                 )
+            if self._whole:
+                with self._around(self._rows):
+                    self._all = torch.autograd.grad(
+                        output, self._parameters, gradient, retain_graph=True, allow_unused=True
+                    )
         except RuntimeError as error:  # a compiled graph gives its buffers away after one pass
             self.refusal = (
                 f"this graph allows one backward pass only ({str(error).splitlines()[0]})"

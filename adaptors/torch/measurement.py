@@ -22,9 +22,12 @@ Numbers = dict[str, torch.Tensor]
 
 SPLIT, PER_EXAMPLE, CHECK, NONE = "split", "per-example", "check", "none"
 
-LARGEST_DOUBT = 1e-3
-"""Of what per-example norms leave out or mix, relative to the squared gradient; rounding in half
-precision stays below it."""
+LARGEST_DOUBT, LARGEST_COARSE_DOUBT = 1e-6, 1e-4
+"""Of what parts leave out or mix, relative to the squared gradient: rounding in single precision
+leaves 1e-12, under autocast 1e-5."""
+
+CHECK_SPLITS, CHECK_EXAMPLES = 16, 64
+"""One in so many measured steps checks its way of measuring anew: a penalty in the loss may grow."""
 
 WHOLE, GROUPS, PRECONDITIONED, COVERED = "", "groups", "preconditioned", "covered"
 
@@ -66,6 +69,8 @@ class Measurement:
         self._armed = NONE
         self._by_examples, self._trusted = self._examples.complete, False
         self._refusal = ""
+        self._splits = self._exampled = 0
+        self._beside = False
         self.reset()
 
     def reset(self) -> None:
@@ -112,7 +117,11 @@ class Measurement:
             how: ``auto``, ``per-example``, ``split``, ``covered`` (the covered layers alone) or ``none``.
         """
         self._armed = self._way(rows, how)
-        self._halves.arm(rows if self._armed in (SPLIT, CHECK) else 0)
+        if self._armed in (SPLIT, CHECK):
+            self._halves.arm(rows, whole=self._beside or self._splits % CHECK_SPLITS == 0)
+            self._splits += 1
+        else:
+            self._halves.arm(0)
         if self._armed in (PER_EXAMPLE, CHECK):
             self._examples.arm(rows, check=self._armed == CHECK)
         if self._layers is not None and rows > 1 and how != NONE:
@@ -120,8 +129,16 @@ class Measurement:
 
     def trust(self, doubt: float) -> None:
         """Hear how far the checked step's per-example parts were from the gradient."""
-        self._trusted = isfinite(doubt) and doubt <= LARGEST_DOUBT
+        self._trusted = isfinite(doubt) and doubt <= self._largest_doubt
         self._by_examples = self._by_examples and (self._trusted or not isfinite(doubt))
+
+    def beside(self, mismatch: float) -> None:
+        """Hear how far a checked split's gradient through the output was from the gradient."""
+        self._beside = self._beside or (isfinite(mismatch) and mismatch > self._largest_doubt)
+
+    @property
+    def _largest_doubt(self) -> float:
+        return LARGEST_COARSE_DOUBT if self._halves.coarse else LARGEST_DOUBT
 
     def _way(self, rows: int, how: str) -> str:
         if rows < 2 or how in (NONE, COVERED):
@@ -129,7 +146,9 @@ class Measurement:
         beyond = self._wanted.groups or self._wanted.preconditioned or self._wanted.inner_products
         if how == SPLIT or beyond or not self._by_examples:
             return SPLIT
-        return PER_EXAMPLE if self._trusted else CHECK
+        self._exampled += 1
+        due = self._exampled % CHECK_EXAMPLES == 0
+        return PER_EXAMPLE if self._trusted and not due else CHECK
 
     def own(self, rows: int) -> None:
         """Take ``.grad`` as the mean gradient of a small batch of ``rows`` samples."""
@@ -161,6 +180,8 @@ class Measurement:
         if self._armed == CHECK and mismatch is not None and spill is not None:
             self._extra["doubt"] = mismatch + spill
         found = self._halves.difference()
+        if self._halves.mismatch is not None:
+            self._extra["beside"] = self._halves.mismatch
         if found is not None:
             self._by_halves(*found, rows)
         elif self._armed != NONE:
@@ -187,7 +208,7 @@ class Measurement:
         numbers |= self._extra
         if unscale is not None:
             for name, value in numbers.items():
-                if name == "doubt":
+                if name in ("doubt", "beside"):
                     continue
                 power = unscale.square() if name == "dot_variance" else unscale
                 numbers[name] = value * power

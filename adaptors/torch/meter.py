@@ -191,9 +191,13 @@ class Meter:
 
     def heard(self, step: int) -> None:
         """Act on what ``step``, which was read, says of the way to measure."""
-        doubt = self.tally.doubts.pop(step, None)
-        if self._measurement is not None and doubt is not None:
-            self._measurement.trust(doubt)
+        doubts = self.tally.doubts.pop(step, {})
+        if self._measurement is None:
+            return
+        if "doubt" in doubts:
+            self._measurement.trust(doubts["doubt"])
+        if "beside" in doubts:
+            self._measurement.beside(doubts["beside"])
 
     def lost(self) -> str:
         """Return, once, why a single worker's batch cannot be taken apart; else an empty string."""

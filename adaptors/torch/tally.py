@@ -16,7 +16,7 @@ from .group import Group
 from .stopwatch import PHASES
 from .wanted import Wanted
 
-_ALWAYS_SEATS = 8  # of the host, and the three of every gradient
+_ALWAYS_SEATS = 9  # of the host, and the four of every gradient
 _HOST = ("loss", "loss_weight", "seconds", "monitor", "stop")
 _PER_RANK = ("busy", "data", "memory")
 
@@ -27,7 +27,7 @@ class Layout:
 
     Example:
         >>> layout(Wanted(norms=True), group_count=0, update_count=0, workers=2).length
-        11
+        13
     """
 
     seats: Mapping[str, slice]
@@ -39,7 +39,7 @@ def layout(wanted: Wanted, *, group_count: int, update_count: int, workers: int)
     """Return the layout for what is wanted."""
     device: dict[str, int] = {}
     if wanted.gradients:
-        device |= {"small": 1, "big": 1, "doubt": 1}
+        device |= {"small": 1, "big": 1, "doubt": 1, "beside": 1}
     if wanted.inner_products:
         device["dot_variance"] = 1
     if wanted.preconditioned:
@@ -81,8 +81,9 @@ class Tally:
         updates: Names of the groups whose update is measured.
 
     Attributes:
-        doubts: Of per-example norms, by the number of the step that was a check of them; whoever
-            reacts to the step takes them out. Steps may be read long before, to be saved.
+        doubts: What steps that check their way of measuring say of it (``doubt``, ``beside``), by
+            the number of the step; whoever reacts to the step takes them out. Steps may be read
+            long before, to be saved.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class Tally:
         self._loss: torch.Tensor | None = None
         self._loss_weight = 0.0
         self._batch_before = 0
-        self.doubts: dict[int, float] = {}
+        self.doubts: dict[int, dict[str, float]] = {}
 
     @property
     def length(self) -> int:
@@ -197,9 +198,10 @@ class Tally:
             fields["small_batches"], fields["origin"] = 0, "none"
         if weight > 0.0:
             fields["loss"] = numbers.one("loss") / weight
-        doubt = numbers.maybe("doubt")
-        if doubt is not None:
-            self.doubts[known["step"]] = doubt
+        for name in ("doubt", "beside") if self._wanted.gradients else ():
+            doubt = numbers.maybe(name)
+            if doubt is not None:
+                self.doubts.setdefault(known["step"], {})[name] = doubt
         if len(self._layout.seats) > _ALWAYS_SEATS:
             fields.update(self._further(numbers, count, batch))
         self._batch_before = batch
