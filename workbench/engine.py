@@ -158,15 +158,17 @@ class Engine:
         states: list[Any] = []
         signals: list[Signal] = []
         faults: list[Fault] = []
-        parts = zip(self._monitor_names, self.monitors, state.monitors, strict=True)
-        for name, monitor, before in parts:
-            part, after = f"monitor {name}", before
-            signal = undetermined(monitor.name, reason="it raised and is off", step=facts.step)
+        parts = zip(self._monitor_parts, self.monitors, state.monitors, strict=True)
+        for part, monitor, before in parts:
+            after, signal = before, None
             if part not in state.silenced:
                 try:
                     after, signal = _update(monitor, before, facts)
                 except Exception as error:  # a user's monitor may raise anything
                     faults.append(Fault(part=part, step=facts.step, error=_sentence(error)))
+            if signal is None:
+                reason = "it raised and is off"
+                signal = undetermined(monitor.name, reason=reason, step=facts.step)
             states.append(after)
             signals.append(signal)
         return tuple(states), Signals.of(signals), faults
@@ -210,6 +212,10 @@ class Engine:
     @cached_property
     def _monitor_names(self) -> tuple[str, ...]:
         return _apart([monitor.name for monitor in self.monitors])
+
+    @cached_property
+    def _monitor_parts(self) -> tuple[str, ...]:
+        return tuple(f"monitor {name}" for name in self._monitor_names)
 
     @cached_property
     def _policy_names(self) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ class Sampling:
         8
     """
 
-    overhead: float = 0.01
+    overhead: float = 0.005
     every: int = 0
 
     def __post_init__(self) -> None:

@@ -47,7 +47,7 @@ def attach(
     collate_fn: Collate | None = None,
     num_workers: int = 0,
     pin_memory: bool = False,
-    overhead: float | str = 0.01,
+    overhead: float | str = 0.005,
     measure_every: int = 0,
     single_worker: str = "auto",
     read_lag: int | None = None,

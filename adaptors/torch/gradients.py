@@ -125,7 +125,8 @@ class Gradients:
         if self._measurement is not None and asked.norms:
             self._measurement.arm(rows, asked.how)
         if last and self._reducer is not None:
-            self._reducer.begin(weight, self._stash, riders=riders, dot=asked.dot)
+            own = asked.norms and self._measurement is not None and self._measurement.whole_only
+            self._reducer.begin(weight, self._stash, riders=riders, dot=asked.dot, own=own)
 
     def before_step(self) -> None:
         """Finish a backward pass whose end was not seen (called before the optimizer steps)."""
@@ -196,7 +197,8 @@ class Gradients:
             self._measure_own()
             self._put_aside()
         elif self._reducer is not None:
-            self._measure_own()
+            if not self._reducer.takes_own:
+                self._measure_own()
             self._finish_together(self._reducer)
         else:
             self._finish_alone()
@@ -215,6 +217,8 @@ class Gradients:
             return
         token = self._watch.began_measuring()
         if self._asked.norms:
+            if reducer.own is not None:
+                self._measurement.own(self._rows, sqnorm_known=reducer.own)
             self._measurement.mean(sqnorm_known=big)
             self._measurement.inner_product(reducer.dot, self._rows)
         if self._asked.step:

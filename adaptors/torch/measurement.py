@@ -150,8 +150,16 @@ class Measurement:
         due = self._exampled % CHECK_EXAMPLES == 0
         return PER_EXAMPLE if self._trusted and not due else CHECK
 
-    def own(self, rows: int) -> None:
+    @property
+    def whole_only(self) -> bool:
+        """Whether nothing is wanted of a small gradient but the norm of the whole."""
+        return not self._groups and self._preconditioner is None
+
+    def own(self, rows: int, *, sqnorm_known: torch.Tensor | None = None) -> None:
         """Take ``.grad`` as the mean gradient of a small batch of ``rows`` samples."""
+        if sqnorm_known is not None and self.whole_only:
+            self._small[WHOLE] = self._small.get(WHOLE, 0.0) + sqnorm_known * rows
+            return
         for name, number in self._numbers(self._gradient()).items():
             weighted = number * rows
             held = self._small.get(name)
@@ -159,6 +167,9 @@ class Measurement:
 
     def mean(self, *, sqnorm_known: torch.Tensor | None = None) -> None:
         """Take ``.grad`` as the mean gradient over the whole global batch."""
+        if sqnorm_known is not None and self.whole_only:
+            self._big = {WHOLE: sqnorm_known}
+            return
         self._big = self._numbers(self._gradient(), sqnorm_known)
 
     def inner_product(self, dot: torch.Tensor | None, rows: int) -> None:

@@ -50,6 +50,8 @@ class Reducer:
     Attributes:
         dot: After :meth:`finish`, the inner product of this worker's gradient with the mean, if it
             was asked for and could be taken.
+        own: After :meth:`finish`, the squared norm of this worker's gradient, if it was asked for
+            and the buckets hold it precisely enough.
     """
 
     def __init__(
@@ -62,6 +64,9 @@ class Reducer:
         self._buckets += self._last_buckets(cut[-1], seats)
         self.dot: torch.Tensor | None = None
         self._dot_wanted = False
+        self.own: torch.Tensor | None = None
+        self._own_parts: list[torch.Tensor] | None = None
+        self._precise = all(p.dtype in (torch.float32, torch.float64) for p in parameters)
         self._home = {place: at for at, b in enumerate(self._buckets) for place in b.places}
         self._weight = 1.0
         self._stash: dict[int, torch.Tensor] = {}
@@ -74,6 +79,7 @@ class Reducer:
         *,
         riders: torch.Tensor | None = None,
         dot: bool = False,
+        own: bool = False,
     ) -> None:
         """Expect the last micro-batch of a step.
 
@@ -82,9 +88,13 @@ class Reducer:
             stash: Weighted sums of the earlier micro-batches, by place.
             riders: Numbers to be added over all workers on the way, as many as there are seats.
             dot: Whether to take the inner product with the mean (without a stash only).
+            own: Whether to take the squared norm of what is sent, while it is in the cache (without
+                a stash only).
         """
         self._weight, self._stash, self._next = weight, stash, 0
         self.dot, self._dot_wanted = None, dot and not stash and weight > 0.0
+        taken = own and not stash and weight > 0.0 and self._precise
+        self.own, self._own_parts = None, [] if taken else None
         for bucket in self._buckets:
             bucket.left, bucket.work = len(bucket.places), None
         seats = self._buckets[-1].riders
@@ -111,6 +121,8 @@ class Reducer:
             self._next += 1
         for bucket in self._buckets:
             bucket.work.wait()
+        if self._own_parts:
+            self.own = torch.stack(self._own_parts).sum() / self._weight**2
         bodies = [bucket.body for bucket in self._buckets if bucket.places]
         total = sqnorm(bodies) if measure else None
         if self._dot_wanted:
@@ -118,6 +130,11 @@ class Reducer:
         for bucket in self._buckets:
             self._unpack(bucket)
         return total
+
+    @property
+    def takes_own(self) -> bool:
+        """Whether the norm of this worker's gradient is taken on the way."""
+        return self._own_parts is not None
 
     @property
     def riders(self) -> torch.Tensor:
@@ -153,6 +170,8 @@ class Reducer:
         for place, view in zip(bucket.places, bucket.views, strict=True):
             if place in self._stash:
                 view.add_(self._stash[place])
+        if self._own_parts is not None and bucket.places:
+            self._own_parts.append(sqnorm([bucket.body]))
         bucket.flags.fill_(1.0)
         for place in bucket.missing:
             bucket.flags[bucket.places.index(place)] = 0.0

@@ -42,7 +42,7 @@ def watch(
     grad_scaler: torch.amp.GradScaler | None = None,
     micro_batches: bool = False,
     gradient_divide_factor: float | None = None,
-    overhead: float | str = 0.01,
+    overhead: float | str = 0.005,
     measure_every: int = 0,
     exchange_every: int = 8,
     dataset_size: int = 0,

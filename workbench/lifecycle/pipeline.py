@@ -226,7 +226,7 @@ class TrainSettings(Settings):
     monitors: Parts = Field(default_factory=_default_monitors)
     policies: Parts = Field(default_factory=list)
     limits: LimitsSettings = Field(default_factory=lambda: LimitsSettings())
-    overhead: Annotated[float, BeforeValidator(_share)] = Field(default=0.01, gt=0, le=1)
+    overhead: Annotated[float, BeforeValidator(_share)] = Field(default=0.005, gt=0, le=1)
     measure_every: int = Field(default=0, ge=0)
     single_worker: Literal["auto", "per-example", "split", "none"] = "auto"
     checkpoint_seconds: float = Field(default=10.0, ge=0)

@@ -95,7 +95,7 @@ class TrainOrder:
     monitors: tuple[Part, ...] = ()
     policies: tuple[Part, ...] = ()
     limits: Mapping[str, Any] = field(default_factory=dict)
-    overhead: float = 0.01
+    overhead: float = 0.005
     measure_every: int = 0
     single_worker: str = "auto"
     checkpoint_seconds: float = 10.0
