@@ -15,7 +15,7 @@ FIRST_EVERY = 4
 FIRST_MEASURED = 16
 """So many measured steps are on credit: for them the budget is :data:`CREDIT` times as large."""
 
-CREDIT = 8
+CREDIT = 4
 """Without it a signal from rare, dear measurements would take most of a short run to appear."""
 
 MOST_EVERY = 1024
@@ -55,7 +55,7 @@ class Sampling:
     ``(c - a) / (K t)``, which is within ``overhead`` from ``K = (c - a) / (overhead t)`` on. ``a``, the
     microseconds in which monitors and policies are asked and the record is written, is there
     at every step and no ``K`` changes it. The first :data:`FIRST_MEASURED` measured steps are on
-    credit: four steps apart, or up to an eighth of ``K`` where that is more.
+    credit: four steps apart, or up to a quarter of ``K`` where that is more.
 
     The facts are the same on every rank, so all ranks measure the same steps. They do depend on a
     clock: where two runs must take the same decisions, give ``every``.

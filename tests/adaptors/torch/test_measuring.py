@@ -321,7 +321,7 @@ def test_a_job_that_keeps_a_budget_measures_less_when_measuring_is_dear(
     measured = [fact.step for fact in facts if fact.grad_sqnorm_big is not None]
     gaps = [later - earlier for earlier, later in pairwise(measured)]
     assert measured[0] == 1
-    assert max(gaps) >= 4 * min(gaps)  # the first are on credit
+    assert max(gaps) >= 3 * min(gaps)  # the first are on credit
     assert len(measured) < len(facts) / 5
     assert all(fact.monitor_seconds >= 0.0 for fact in facts)
 
