@@ -18,7 +18,7 @@ from workbench.lifecycle.remarks import remarks
 from workbench.lifecycle.watching import Follower
 from workbench.parts import search_path
 from workbench.record import Record
-from workbench.records.mlflow_store import MLflowSink
+from workbench.records.mlflow_sink import MLflowSink
 from workbench.records.provenance import provenance
 from workbench.records.shipper import Shipper
 from workbench.records.spool_reader import SpoolReader, read_spool, surviving

@@ -18,7 +18,6 @@ from workbench.record import Record
 from .metrics import MetricPoint
 from .mlflow_decisions import decision_rows, log_decision_spans
 from .mlflow_registry import ModelRegistry, quoted, texts
-from .mlflow_sink import MLflowSink as MLflowSink
 from .provenance import user_name
 from .stored import StoredRun, stored_run
 
