@@ -72,8 +72,8 @@ class Preconditioner:
         adam None
         >>> weight.grad = gradient[0].clone()
         >>> optimizer.step()
-        >>> preconditioner.sqnorm(gradient)
-        tensor(2.0000, dtype=torch.float64)
+        >>> round(float(preconditioner.sqnorm(gradient)), 4)
+        2.0
     """
 
     def __init__(
