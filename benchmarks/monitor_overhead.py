@@ -129,15 +129,15 @@ def slow_step(rank: int, port: int, seconds: float, warm_up: int) -> None:
     del rank, port
     torch.set_num_threads(1)
     arms = [
-        Arm(name="plain", make=partial(plain_steps, transformer), steps_in_block=4, warm_up=4),
+        Arm(name="plain", make=partial(plain_steps, transformer), steps_in_block=1, warm_up=4),
         Arm(
-            name="plain again", make=partial(plain_steps, transformer), steps_in_block=4, warm_up=4
+            name="plain again", make=partial(plain_steps, transformer), steps_in_block=1, warm_up=4
         ),
         Arm(
             name="ours, default",
             make=partial(attached_steps, transformer),
             package=OURS,
-            steps_in_block=4,
+            steps_in_block=1,
             warm_up=min(warm_up, 80),
         ),
         Arm(
