@@ -40,19 +40,24 @@ def test_weights_are_bit_identical_with_and_without_monitors(
 
 @pytest.mark.parametrize("precision", [None, torch.bfloat16])
 @pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize("largest", [None, 5])
+@pytest.mark.parametrize(("largest", "adaptive"), [(None, False), (5, False), (None, True)])
 def test_all_monitors_leave_200_steps_bit_identical(
     make_mlp: Callable[..., Any],
     make_rows: Callable[..., Any],
     precision: torch.dtype | None,
     scaled: bool,
     largest: int | None,
+    adaptive: bool,
 ) -> None:
-    """With momentum, dropout, autocast, and a scaler that grows its factor and finds overflows."""
+    """With momentum or AdamW, dropout, autocast, and a scaler that grows its factor and finds overflows."""
 
     def weights(monitors: tuple[str, ...]) -> tuple[int, list[torch.Tensor]]:
         model = make_mlp(3, dropout=0.3)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        optimizer = (
+            torch.optim.AdamW(model.parameters(), lr=0.01)
+            if adaptive
+            else torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        )
         scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=20, enabled=scaled)
         job = attach(
             model,
