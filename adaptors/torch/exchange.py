@@ -131,12 +131,10 @@ class StepSums:
 
     Attributes:
         samples: Shown since the start, over all ranks.
-        doubt: ``None``: nothing here stands for the model in part.
     """
 
     def __init__(self) -> None:
         self.samples = 0
-        self.doubt: float | None = None
 
     def read(self, known: Mapping[str, Any], values: Sequence[float]) -> tuple[StepFacts, bool]:
         """Return the facts and whether any rank wants to end.

@@ -73,9 +73,14 @@ class AdaScaleGain:
             return state, undetermined(self.name, reason=reason, step=facts.step)
 
         def of_ratio(ratio: float) -> float:
-            return gain(max(ratio, 0.0), batch, base)
+            return self._worth(gain(max(ratio, 0.0), batch, base), batch / base)
 
         return state, signal_of(state, self.name, of_ratio, level=self.level)
+
+    @staticmethod
+    def _worth(gain: float, scale: float) -> float:  # noqa: ARG004
+        """Return the signal's value for AdaScale's gain and ``scale = B / B0``."""
+        return gain
 
 
 def gain(ratio: float, batch: int, base: int) -> float:

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from workbench.facts import StepFacts
-from workbench.signal import Signal, undetermined
-
-from .adascale_gain import gain
-from .average import signal_of
-from .drift import FALSE_ALARM
-from .options import check_count, check_estimate
-from .sample_snr import SnrState, seen
+from .adascale_gain import AdaScaleGain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatisticalEfficiency:
+class StatisticalEfficiency(AdaScaleGain):
     """Estimate ``(R + B0) / (R + B)``: progress per sample at ``B``, relative to that at ``B0``.
 
     ``R`` is the noise scale, ``B`` the global batch size in force, ``B0`` the base batch size (Qiao et
@@ -38,6 +31,7 @@ class StatisticalEfficiency:
         ConfigurationError: An option is out of its range.
 
     Example:
+        >>> from workbench.facts import StepFacts
         >>> monitor = StatisticalEfficiency(base_batch_size=16)
         >>> state = monitor.init()
         >>> for step in range(1, 41):
@@ -49,29 +43,9 @@ class StatisticalEfficiency:
         statistical_efficiency 0.625
     """
 
-    base_batch_size: int = 0
-    level: float = 0.95
-    min_steps: int = 8
-    false_alarm: float = FALSE_ALARM
     name = "statistical_efficiency"
 
-    def __post_init__(self) -> None:
-        check_estimate(self.name, self.level, self.false_alarm, self.min_steps)
-        check_count(self.name, "base_batch_size", self.base_batch_size, least=0)
-
-    def init(self) -> SnrState:
-        """Return the state before the first step."""
-        return SnrState()
-
-    def update(self, state: SnrState, facts: StepFacts) -> tuple[SnrState, Signal]:
-        """Return the next state and the signal after ``facts``."""
-        state = seen(state, facts, self)
-        batch, base = state.batch, self.base_batch_size or state.base
-        if batch < 1:
-            reason = "no batch size is in force"
-            return state, undetermined(self.name, reason=reason, step=facts.step)
-
-        def of_ratio(ratio: float) -> float:
-            return gain(max(ratio, 0.0), batch, base) * base / batch
-
-        return state, signal_of(state, self.name, of_ratio, level=self.level)
+    @staticmethod
+    def _worth(gain: float, scale: float) -> float:
+        """Return AdaScale's gain for each of the ``scale`` times as many samples."""
+        return gain / scale

@@ -59,6 +59,10 @@ if options.pop("half", False):  # a type too coarse for the numbers that ride al
     model = model.bfloat16()
     dataset = torch.utils.data.TensorDataset(inputs.bfloat16(), *dataset.tensors[1:])
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+if options.pop("double", False):
+    model = model.double()
+    dataset = torch.utils.data.TensorDataset(inputs.double(), *dataset.tensors[1:])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 if needs:
     options["monitors"] = [Asks(needs)]
 if schedule:
