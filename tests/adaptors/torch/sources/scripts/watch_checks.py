@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from workbench.adaptors.torch.watching import watch
 from workbench.decision import Decision, Keep, Resize, SetBatchSize, SetLearningRate, Stop
 from workbench.policy import View
-from workbench.testing import MemoryTracker
+from workbench.testing import FixedClock, MemoryTracker
 
 RANK, WORKERS = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
@@ -142,7 +142,7 @@ def checked() -> dict[str, Any]:
         "one by one": train("ddp", watched=True, policies=[Plan()], exchange_every=1, **every),
         "micro": train("ddp", watched=True, passes=3, micro_batches=True, steps=20, **every),
         "synchronised": train("ddp", watched=True, passes=2, sync=True, steps=10, **every),
-        "budget": train("ddp", watched=True, steps=60),
+        "budget": train("ddp", watched=True, steps=60, overhead=0.1, clock=FixedClock(tick=0.001)),
         "plain ddp": train("ddp", watched=False, steps=60),
         "plain fsdp": train("fsdp", watched=False, steps=20),
         "watched fsdp": train("fsdp", watched=True, steps=20, **every),
